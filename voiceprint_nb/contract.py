@@ -103,7 +103,7 @@ class MediaRequest:
     def from_wire(cls, body: object) -> MediaRequest:
         """Validate a decoded JSON body; raises `InvalidRequest`."""
         url = _object(body).get("url")
-        if not isinstance(url, str) or len(url) > MAX_MEDIA_KEY_CHARS or not _MEDIA_KEY.fullmatch(url):
+        if not isinstance(url, str) or not is_media_key(url):
             raise InvalidRequest(FieldError("url", "Invalid URL"))
         return cls(url)
 
@@ -159,6 +159,11 @@ class VoiceprintRequest:
         if errors:
             raise InvalidRequest(*errors)
         return cls(str(url), model, webhook, bool(status_only))
+
+
+def is_media_key(url: str) -> bool:
+    """Whether the contract allows this text as a ``media://`` key."""
+    return len(url) <= MAX_MEDIA_KEY_CHARS and _MEDIA_KEY.fullmatch(url) is not None
 
 
 def is_job_url(url: str) -> bool:

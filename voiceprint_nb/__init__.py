@@ -1,0 +1,1 @@
+"""Voiceprints for every row of a pandas DataFrame of audio."""

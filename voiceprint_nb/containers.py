@@ -1,0 +1,247 @@
+"""What the bytes of an audio file say that libsndfile does not: cut-off files, unmeasured MP3, empty headers.
+
+libsndfile 1.2 shortens a cut WAV without a word, reads a WAV whose data size says 0 as empty, and guesses
+the length of an MP3 without a Xing header from its first frame (and then drops the tail). This module walks
+the containers itself. No decoding, no audio library.
+
+Sources: RIFF/WAVE (Microsoft 1994), AIFF (Apple 1989), Ogg (RFC 3533), FLAC (RFC 9639), MPEG audio frame
+headers (ISO 11172-3, 13818-3) and the Xing/Info header as LAME documents it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from voiceprint_nb.errors import RowError
+
+HEAD_BYTES = 64 * 1024
+_STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFFF00)  # writers that could not seek back leave these
+
+_FFMPEG_KINDS: tuple[tuple[int, bytes, str], ...] = (
+    (4, b"ftyp", "MP4/M4A"),
+    (0, b"\x1aE\xdf\xa3", "WebM/Matroska"),
+    (0, b"\x30\x26\xb2\x75", "WMA"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"\xff\xf1", "AAC"),
+    (0, b"\xff\xf9", "AAC"),
+    (
+        0,
+        b"caff\x00\x01\x00\x00desc\x00\x00\x00\x00\x00\x00\x00\x20@\xe5\x88\x80\x00\x00\x00\x00aac ",
+        "CAF/AAC",
+    ),
+)
+
+
+def ffmpeg_kind(head: bytes) -> str | None:
+    """Name of a format that only ffmpeg reads, told by the first bytes; None for all others."""
+    for offset, magic, name in _FFMPEG_KINDS:
+        if head[offset : offset + len(magic)] == magic:
+            return name
+    return None
+
+
+def refuse_broken(path: Path) -> None:
+    """Raise `RowError` for a container that contradicts itself or ends too early.
+
+    Formats that are not walked here pass; the decoder has the last word on them.
+    """
+    with path.open("rb") as file:
+        n_bytes = path.stat().st_size
+        head = file.read(12)
+        if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
+            _walk_wav(file, n_bytes, order="<" if head[:4] == b"RIFF" else ">")
+        elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+            if 8 + struct.unpack(">I", head[4:8])[0] > n_bytes + 1:
+                raise _cut("AIFF", n_bytes)
+        elif head[:4] == b"OggS":
+            _walk_ogg_end(file, n_bytes)
+        elif head[:4] == b"fLaC":
+            _look_at_flac(file)
+
+
+def _cut(kind: str, n_bytes: int) -> RowError:
+    return RowError(
+        "truncated",
+        f"The {kind} file ends before its audio does ({n_bytes} bytes are there): copy or download it again.",
+    )
+
+
+def _walk_wav(file: BinaryIO, n_bytes: int, *, order: str) -> None:
+    position = 12
+    while position + 8 <= n_bytes:
+        file.seek(position)
+        tag, size = struct.unpack(f"{order}4sI", file.read(8))
+        if tag == b"fmt ":
+            fields = file.read(16)
+            if len(fields) == 16 and struct.unpack(f"{order}I", fields[4:8])[0] == 0:
+                raise RowError("bad_header", "The WAV header says 0 Hz: export the clip again.")
+        if tag == b"data":
+            rest = n_bytes - position - 8
+            if size == 0 and rest > 8:
+                raise RowError(
+                    "bad_header",
+                    f"The WAV header says there is no audio, yet {rest} bytes follow: the recorder did not "
+                    "finish the file; open it in an audio editor and save it again.",
+                )
+            if size > rest and size not in _STREAMED_SIZES:
+                raise _cut("WAV", n_bytes)
+            return
+        position += 8 + size + (size & 1)
+
+
+def _walk_ogg_end(file: BinaryIO, n_bytes: int) -> None:
+    file.seek(max(0, n_bytes - 2 * HEAD_BYTES))  # one page holds at most 65,307 bytes (RFC 3533)
+    tail = file.read()
+    start = tail.rfind(b"OggS")
+    page = tail[start:]
+    if start < 0 or len(page) < 27 or len(page) < 27 + page[26]:
+        raise _cut("Ogg", n_bytes)
+    if len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
+        raise _cut("Ogg", n_bytes)
+
+
+def _look_at_flac(file: BinaryIO) -> None:
+    file.seek(4)
+    block = file.read(4 + 34)
+    if len(block) < 38 or block[0] & 0x7F != 0:
+        raise RowError("bad_header", "The FLAC file does not begin with its stream facts: export it again.")
+    if (block[14] << 12 | block[15] << 4 | block[16] >> 4) == 0:
+        raise RowError("bad_header", "The FLAC header says 0 Hz: export the clip again.")
+
+
+# --- MPEG audio -----------------------------------------------------------------------------------------
+
+_BITRATES_KBPS = {  # by (MPEG version 1?, layer); index 0 (free) and 15 are not accepted
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+
+
+@dataclass(frozen=True)
+class Mp3Facts:
+    """What a walk over all frames of an MP3 file found.
+
+    Attributes
+    ----------
+    frames : int
+        Whole audio frames, without the Xing frame.
+    samples_per_frame, sample_rate_hz : int
+        Of the first frame.
+    first_frame : bytes
+        The four header bytes of the first audio frame.
+    audio_start : int
+        Offset of the first frame in the file.
+    announced_frames : int or None
+        Frames that the Xing header announces; None without one, 0 if it leaves them open.
+    cut : bool
+        Whether the last frame is incomplete or announced frames are missing.
+    """
+
+    frames: int
+    samples_per_frame: int
+    sample_rate_hz: int
+    first_frame: bytes
+    audio_start: int
+    announced_frames: int | None
+    cut: bool
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds, encoder padding included."""
+        return self.frames * self.samples_per_frame / self.sample_rate_hz
+
+
+@dataclass(frozen=True)
+class _Frame:
+    n_bytes: int
+    samples: int
+    sample_rate_hz: int
+    xing_offset: int
+
+
+def _frame(header: bytes) -> _Frame | None:
+    """Read the header of one MPEG layer III frame, or None if these four bytes are not one."""
+    if len(header) < 4:
+        return None
+    word = int.from_bytes(header, "big")
+    version, layer, rate_index = (word >> 19) & 3, (word >> 17) & 3, (word >> 10) & 3
+    bitrate_index = (word >> 12) & 15
+    if word >> 21 != 0x7FF or version == 1 or layer != 1 or rate_index == 3 or bitrate_index in (0, 15):
+        return None
+    first = version == 3
+    rate_hz = _RATES_HZ[version][rate_index]
+    samples = 1152 if first else 576
+    n_bytes = samples // 8 * _BITRATES_KBPS[first, 3][bitrate_index] * 1000 // rate_hz + ((word >> 9) & 1)
+    mono = (word >> 6) & 3 == 3
+    side_bytes = (17 if mono else 32) if first else (9 if mono else 17)
+    return _Frame(n_bytes, samples, rate_hz, 4 + side_bytes)
+
+
+def walk_mp3(data: bytes) -> Mp3Facts | None:
+    """Count the frames of an MP3 file held in memory; None if it is not MPEG layer III.
+
+    A tag before (ID3v2) and behind (ID3v1, APE, Lyrics3, zeros) the frames is skipped.
+    """
+    start = _first_frame(data)
+    if start is None:
+        return None
+    head = _frame(data[start : start + 4])
+    if head is None:
+        return None
+    announced = _announced_frames(data[start : start + head.n_bytes], head.xing_offset)
+    position = start + (head.n_bytes if announced is not None else 0)
+    audio_start, frames, cut = position, 0, False
+    while (frame := _frame(data[position : position + 4])) is not None:
+        if position + frame.n_bytes > len(data):
+            cut = True
+            break
+        frames += 1
+        position += frame.n_bytes
+    cut = cut or bool(announced and frames < announced)
+    first = data[audio_start : audio_start + 4]
+    return Mp3Facts(frames, head.samples, head.sample_rate_hz, first, audio_start, announced, cut)
+
+
+def _first_frame(data: bytes) -> int | None:
+    """Offset of the first header that another frame follows directly (or that ends the file)."""
+    start = 0
+    if data[:3] == b"ID3" and len(data) >= 10:
+        size = (data[6] & 127) << 21 | (data[7] & 127) << 14 | (data[8] & 127) << 7 | (data[9] & 127)
+        start = 10 + size + (10 if data[5] & 0x10 else 0)
+    for offset in range(start, min(len(data) - 4, start + HEAD_BYTES)):
+        if data[offset] != 0xFF:
+            continue
+        frame = _frame(data[offset : offset + 4])
+        if frame is None:
+            continue
+        after = offset + frame.n_bytes
+        if after >= len(data) or _frame(data[after : after + 4]) is not None:
+            return offset
+    return None
+
+
+def _announced_frames(frame: bytes, xing_offset: int) -> int | None:
+    tag = frame[xing_offset : xing_offset + 4]
+    if tag in (b"Xing", b"Info"):
+        flags = int.from_bytes(frame[xing_offset + 4 : xing_offset + 8], "big")
+        return int.from_bytes(frame[xing_offset + 8 : xing_offset + 12], "big") if flags & 1 else 0
+    if frame[36:40] == b"VBRI":
+        return int.from_bytes(frame[50:54], "big")
+    return None
+
+
+def with_xing(data: bytes, facts: Mp3Facts) -> bytes:
+    """The same MP3 with a Xing header in front, so that a decoder knows its length and reads the tail."""
+    word = int.from_bytes(facts.first_frame, "big")
+    word = word & ~(0xF << 12) & ~(1 << 9) | 9 << 12 | 1 << 16  # bitrate index 9, no padding, no CRC
+    header = word.to_bytes(4, "big")
+    frame = _frame(header)
+    if frame is None:
+        raise ValueError("not the header of an MPEG layer III frame")
+    audio = data[facts.audio_start :]
+    xing = b"Xing" + struct.pack(">III", 3, facts.frames, frame.n_bytes + len(audio))
+    return (header.ljust(frame.xing_offset, b"\0") + xing).ljust(frame.n_bytes, b"\0") + audio

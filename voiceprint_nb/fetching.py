@@ -1,0 +1,155 @@
+"""Copy a web address into a file: capped in bytes, time and redirects, never with a key."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from voiceprint_nb.errors import RowError
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_REDIRECTS = 2  # as the hosted service follows
+USER_AGENT = "voiceprint_nb"  # the hosted service's front end refuses the agents of bare Python clients
+_QUIET_S = 20.0  # no byte for so long ends the transfer
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A finished copy.
+
+    Attributes
+    ----------
+    path : Path
+        Where the bytes are.
+    n_bytes : int
+        How many.
+    sha256 : str
+        Their digest, 64 hex digits.
+    """
+
+    path: Path = field(repr=False)
+    n_bytes: int
+    sha256: str
+
+
+async def download(
+    url: str, target: Path, *, max_bytes: int, timeout_s: float, client: httpx.AsyncClient | None = None
+) -> Downloaded:
+    """Stream ``url`` into ``target``.
+
+    Parameters
+    ----------
+    url : str
+        An http or https address.
+    target : Path
+        File to write; removed again on failure.
+    max_bytes : int
+        More bytes than this end the transfer.
+    timeout_s : float
+        Bound on the whole transfer, in seconds.
+    client : httpx.AsyncClient, optional
+        For its transport and connections; its cookies and keys are the caller's business.
+
+    Raises
+    ------
+    RowError
+        ``url_*`` codes, ``too_large`` or ``empty_file``.
+    """
+    import httpx
+
+    host = urlsplit(url).hostname or "the address"
+    async with contextlib.AsyncExitStack() as stack:
+        if client is None:
+            client = await stack.enter_async_context(httpx.AsyncClient())
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await _follow(client, url, target, max_bytes, host)
+        except BaseException as error:
+            target.unlink(missing_ok=True)
+            if isinstance(error, (TimeoutError, httpx.TimeoutException)):
+                raise RowError(
+                    "url_timeout", f"{host} sends too slowly or nothing: try later, or download the file."
+                ) from None
+            if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
+                raise RowError(
+                    "url_unreachable",
+                    f"{host} cannot be reached or breaks off ({type(error).__name__}): check the address.",
+                ) from None  # the cause repeats the address, which may be signed
+            raise
+
+
+async def _follow(client: httpx.AsyncClient, url: str, target: Path, max_bytes: int, host: str) -> Downloaded:
+    import httpx
+
+    timeout = httpx.Timeout(_QUIET_S)
+    headers = {"User-Agent": USER_AGENT, "Accept": "audio/*, */*;q=0.5", "Accept-Encoding": "identity"}
+    for _ in range(MAX_REDIRECTS + 1):
+        async with client.stream(
+            "GET", url, headers=headers, timeout=timeout, follow_redirects=False
+        ) as answer:
+            if answer.has_redirect_location:
+                url = urljoin(url, answer.headers["location"])
+                continue
+            _refuse_status(answer.status_code, host)
+            _refuse_headers(answer, max_bytes, host)
+            return await _copy(answer.aiter_bytes(), target, max_bytes, host)
+    raise RowError(
+        "url_redirects", f"{host} redirects more than {MAX_REDIRECTS} times: use the direct link to the file."
+    )
+
+
+def _refuse_status(status: int, host: str) -> None:
+    if status in (404, 410):
+        raise RowError("url_not_found", f"{host} answers {status}, nothing is there: check the address.")
+    if status in (401, 403, 407):
+        raise RowError(
+            "url_refused", f"{host} answers {status}: make the link public, sign it, or download the file."
+        )
+    if status >= 300 or status < 200:
+        raise RowError("url_unreachable", f"{host} answers {status} instead of audio: try later.")
+
+
+def _refuse_headers(answer: httpx.Response, max_bytes: int, host: str) -> None:
+    if answer.headers.get("content-type", "").lower().startswith(("text/html", "application/xhtml")):
+        raise _web_page(host)
+    length = answer.headers.get("content-length", "")
+    if length.isdigit() and int(length) > max_bytes:
+        raise _too_large(int(length), max_bytes)
+
+
+def _web_page(host: str) -> RowError:
+    return RowError(
+        "url_web_page", f"{host} answers with a web page, not audio: use the direct link to the file."
+    )
+
+
+def _too_large(n_bytes: int, max_bytes: int) -> RowError:
+    return RowError(
+        "too_large",
+        f"The file has {'at least ' if n_bytes == max_bytes + 1 else ''}{n_bytes / 2**20:.1f} MiB and the "
+        f"limit is {max_bytes / 2**20:.0f} MiB: cut it, or store it compressed.",
+    )
+
+
+async def _copy(chunks: AsyncIterator[bytes], target: Path, max_bytes: int, host: str) -> Downloaded:
+    digest, n_bytes = hashlib.sha256(), 0
+    with target.open("wb") as file:
+        async for chunk in chunks:
+            if n_bytes == 0 and chunk.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+                raise _web_page(host)
+            n_bytes += len(chunk)
+            if n_bytes > max_bytes:
+                raise _too_large(max_bytes + 1, max_bytes)
+            digest.update(chunk)
+            file.write(chunk)
+    if not n_bytes:
+        raise RowError("empty_file", f"{host} sends an empty file: check the address.")
+    return Downloaded(target, n_bytes, digest.hexdigest())

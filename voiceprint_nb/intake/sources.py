@@ -1,0 +1,183 @@
+"""A cell becomes a source: pure, no I/O, never an exception but `RowError`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from voiceprint_nb import contract
+from voiceprint_nb.errors import RowError
+
+_LATER_SCHEMES = {"s3": "Amazon S3", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
+
+
+@dataclass(frozen=True)
+class PathSource:
+    """A local file."""
+
+    path: Path = field(repr=False)
+
+
+@dataclass(frozen=True)
+class UrlSource:
+    """An http or https address; it may be signed, so it is never shown."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class MediaSource:
+    """A ``media://`` key that the user has uploaded before."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class BytesSource:
+    """A whole audio file in memory."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """An open binary file."""
+
+    file: IO[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SamplesSource:
+    """Samples ``(samples,)`` or ``(samples, channels)`` float32, with their rate."""
+
+    samples: NDArray[np.float32] = field(repr=False)
+    sample_rate_hz: int
+
+
+Source = PathSource | UrlSource | MediaSource | BytesSource | FileSource | SamplesSource
+
+
+def parse(cell: object, *, bases: Sequence[Path] = ()) -> Source:
+    """Tell what a cell holds.
+
+    Parameters
+    ----------
+    cell : object
+        Path, address, ``media://`` key, bytes, open binary file or ``(samples, sample_rate_hz)``.
+    bases : sequence of Path
+        Folders for relative paths: the first in which the file exists counts, else the first.
+
+    Raises
+    ------
+    RowError
+        ``empty_cell``, ``unsupported_cell`` or ``unsupported_scheme``.
+    """
+    if isinstance(cell, (bytes, bytearray, memoryview)):
+        if not len(cell):
+            raise RowError("empty_file", "The cell holds no bytes: read the file again.")
+        return BytesSource(bytes(cell))
+    if isinstance(cell, str):
+        return _parse_text(cell.strip(), bases)
+    if isinstance(cell, os.PathLike):
+        return PathSource(_resolved(os.fspath(cell), bases))
+    if isinstance(cell, tuple) and len(cell) == 2:
+        return _parse_samples(*cell)
+    if hasattr(cell, "read"):
+        return _parse_file(cell)
+    if cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)):
+        raise RowError("empty_cell", "The cell is empty: fill in a path or an address, or drop the row.")
+    raise RowError(
+        "unsupported_cell",
+        f"A cell of type {type(cell).__name__} holds no audio: use a path, an address, bytes, an open file "
+        "or a (samples, sample_rate_hz) pair.",
+    )
+
+
+def _parse_text(text: str, bases: Sequence[Path]) -> Source:
+    if not text:
+        raise RowError("empty_cell", "The cell is empty: fill in a path or an address, or drop the row.")
+    if "\0" in text:
+        raise RowError("unsupported_cell", "The path holds a NUL character: correct the cell.")
+    scheme = text.split("://", 1)[0].lower() if "://" in text else ""
+    if scheme in ("http", "https"):
+        return _parse_url(text)
+    if scheme == "media":
+        if not contract.is_media_key(text):
+            raise RowError(
+                "unsupported_cell",
+                "A media:// key has at most 255 characters of a-z A-Z 0-9 - _ . /: correct the cell.",
+            )
+        return MediaSource(text)
+    if scheme == "file":
+        return PathSource(Path(unquote(urlsplit(text).path)))
+    if scheme in _LATER_SCHEMES:
+        raise RowError(
+            "unsupported_scheme",
+            f"{scheme}:// ({_LATER_SCHEMES[scheme]}) is not read yet: use a presigned https link or a copy.",
+        )
+    if scheme or text.lower().startswith("data:"):
+        raise RowError(
+            "unsupported_scheme",
+            f"Addresses that start with {(scheme or 'data') + ':'!r} are not read: use a path, an http(s) "
+            "link or a media:// key.",
+        )
+    return PathSource(_resolved(text, bases))
+
+
+def _parse_url(text: str) -> Source:
+    try:
+        host = urlsplit(text).hostname
+    except ValueError:
+        host = None
+    quoted = text.replace(" ", "%20")
+    if not host or not contract.is_job_url(quoted):
+        raise RowError("url_unreachable", "The address is not a valid link: copy it again from its source.")
+    return UrlSource(quoted)
+
+
+def _parse_samples(samples: Any, sample_rate_hz: Any) -> Source:
+    try:
+        array = np.asarray(samples)
+        rate = float(sample_rate_hz)
+    except (TypeError, ValueError):
+        array, rate = np.zeros(0, dtype=object), 0.0
+    numeric = array.dtype.kind in "iuf" and array.ndim in (1, 2)
+    if not numeric or not rate.is_integer():
+        raise RowError(
+            "unsupported_cell",
+            "A pair must be (samples, sample_rate_hz): an array (samples,) or (samples, channels) of numbers, "
+            "and a whole number of hertz.",
+        )
+    if array.dtype.kind in "iu":
+        info = np.iinfo(array.dtype)
+        middle = 0 if array.dtype.kind == "i" else (info.max + 1) // 2
+        array = (array.astype(np.float64) - middle) / (info.max - middle + 1)
+    if not array.size:
+        raise RowError("empty_audio", "The array holds no samples: record the clip again.")
+    if rate <= 0:
+        raise RowError("bad_header", "The sample rate must be a positive number of hertz: correct the pair.")
+    return SamplesSource(np.ascontiguousarray(array, dtype=np.float32), int(rate))
+
+
+def _parse_file(cell: Any) -> Source:
+    if getattr(cell, "closed", False):
+        raise RowError("not_readable", "The file in the cell is closed: open it again, or pass its path.")
+    if hasattr(cell, "encoding"):
+        raise RowError("unsupported_cell", "The file is open as text: open it with mode 'rb'.")
+    return FileSource(cell)
+
+
+def _resolved(text: str | bytes, bases: Sequence[Path]) -> Path:
+    path = Path(os.fsdecode(text)).expanduser()
+    if path.is_absolute() or not bases:
+        return path
+    candidates = [base / path for base in bases]
+    return next((candidate for candidate in candidates if candidate.exists()), candidates[0])
