@@ -1,0 +1,434 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+
+from voiceprint_nb.service.app import MAX_JSON_BYTES, create_app
+from voiceprint_nb.service.desk import Desk
+from voiceprint_nb.service.local import LocalService
+from voiceprint_nb.service.media import MediaStore
+
+Session = Callable[[httpx.AsyncClient], Awaitable[Any]]
+UNKNOWN_ID = "3c8a89a5-dcc6-4edb-a75d-ffd64739674d"
+
+
+def talk(transport: httpx.AsyncBaseTransport, session: Session, **options: Any) -> Any:
+    """Runs one client session in an event loop of its own."""
+
+    async def run() -> Any:
+        async with httpx.AsyncClient(
+            transport=transport, base_url=LocalService.base_url, **options
+        ) as client:
+            return await session(client)
+
+    return asyncio.run(run())
+
+
+async def upload(client: httpx.AsyncClient, key: str, data: bytes) -> None:
+    ticket = await client.post("/v1/media/input", json={"url": key})
+    assert ticket.status_code == 201
+    answer = await client.put(ticket.json()["url"], content=data)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def finish(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """Submits a job and asks for it until it has ended."""
+    created = (await client.post("/v1/voiceprint", json={"url": url})).json()
+    assert created["status"] == "created"
+    deadline = time.monotonic() + 30
+    while True:
+        job = (await client.get(f"/v1/jobs/{created['jobId']}")).json()
+        if job["status"] in ("succeeded", "failed"):
+            return dict(job)
+        assert job["status"] in ("created", "running")
+        assert time.monotonic() < deadline, job
+        await asyncio.sleep(0.005)
+
+
+class StuckEngine:
+    """Takes clips and never answers."""
+
+    def submit(self, load: Callable[[], Any]) -> Future[Any]:
+        return Future()
+
+
+class App:
+    """An app whose jobs never end, for everything that is not about results."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        keys = options.pop("keys", None)
+        self.media = MediaStore(folder, max_bytes=100_000)
+        self.desk = Desk(folder, StuckEngine(), self.media, voiceprint=lambda _: "", **options)
+        self.app: Starlette = create_app(self.desk, self.media, keys=keys)
+
+    def talk(self, session: Session, **options: Any) -> Any:
+        return talk(httpx.ASGITransport(self.app), session, **options)
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> Any:
+    apps: list[App] = []
+
+    def make(**options: Any) -> App:
+        apps.append(app := App(tmp_path / f"app{len(apps)}", **options))
+        return app
+
+    yield make
+    for app in apps:
+        app.desk.close()
+
+
+# --- the way of a clip ----------------------------------------------------------------------------------
+
+
+def test_uploaded_clip_becomes_a_voiceprint(service: LocalService, clip: Any) -> None:
+    from voiceprint_nb.engine.embedder import vector_of
+
+    async def session(client: httpx.AsyncClient) -> dict[str, Any]:
+        await upload(client, "media://a/b.wav", clip().read_bytes())
+        return await finish(client, "media://a/b.wav")
+
+    job = talk(service.transport(), session)
+    assert job["status"] == "succeeded"
+    assert list(job["output"]) == ["voiceprint"]
+    fingerprint, vector = vector_of(job["output"]["voiceprint"])
+    assert service.identity == f"local:{fingerprint}"
+    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_answers_conform_to_the_contract(service: LocalService, clip: Any, conforms: Any) -> None:
+    async def session(client: httpx.AsyncClient) -> None:
+        conforms(await client.get("/v1/test"), "GET /v1/test")
+        await upload(client, "media://conform", clip().read_bytes())
+        ticket = await client.post("/v1/media/input", json={"url": "media://conform"})
+        conforms(ticket, "POST /v1/media/input")
+        body = {"url": "media://conform", "model": "precision-2"}
+        created = await client.post("/v1/voiceprint", json=body)
+        conforms(created, "POST /v1/voiceprint")
+        assert set(created.json()) == {"jobId", "status"}
+        for url in ("media://conform", "media://nothing-there"):
+            job = await finish(client, url)
+            answer = await client.get(f"/v1/jobs/{job['jobId']}")
+            conforms(answer, "GET /v1/jobs/{jobId}")
+            assert set(answer.json()) == {"jobId", "status", "createdAt", "updatedAt", "output"}
+        page = await client.get("/v2/jobs", params={"limit": 2})
+        conforms(page, "GET /v2/jobs")
+        assert [set(item) for item in page.json()["items"]] == [{"id", "status", "createdAt"}] * 2
+
+    talk(service.transport(), session)
+
+
+def test_error_answers_conform_to_the_contract(quiet: Any, conforms: Any) -> None:
+    async def session(client: httpx.AsyncClient) -> None:
+        denied = await client.post("/v1/voiceprint", headers={"Authorization": "Bearer no"}, json={})
+        assert denied.status_code == 401
+        conforms(denied, "POST /v1/voiceprint")
+        conforms(await client.post("/v1/voiceprint", json={"url": "ftp://x"}), "POST /v1/voiceprint")
+        conforms(await client.post("/v1/voiceprint", content=b"url=x"), "POST /v1/voiceprint")
+        conforms(await client.post("/v1/media/input", json={"url": "a b"}), "POST /v1/media/input")
+        conforms(await client.get(f"/v1/jobs/{UNKNOWN_ID}"), "GET /v1/jobs/{jobId}")
+        conforms(await client.get("/v2/jobs?limit=0"), "GET /v2/jobs")
+        await client.post("/v1/voiceprint", json={"url": "media://a"})
+        full = await client.post("/v1/voiceprint", json={"url": "media://a"})
+        assert full.status_code == 429
+        conforms(full, "POST /v1/voiceprint")
+
+    quiet(keys=["k1"], max_waiting=1).talk(session, headers={"Authorization": "Bearer k1"})
+
+
+@pytest.mark.parametrize("key", ["media://never-uploaded", "media://" + "x" * 300, "media://odd~name"])
+def test_job_on_a_missing_upload_is_accepted_and_fails(service: LocalService, key: str) -> None:
+    job = talk(service.transport(), lambda client: finish(client, key))
+    assert job["status"] == "failed"
+    assert job["output"]["error"].startswith("Could not load audio")
+
+
+def test_failures_say_why_and_no_more(service: LocalService, clip: Any, tmp_path: Path) -> None:
+    import soundfile
+
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
+    clips = {
+        "media://text": (b"hello, this is text" * 100, "Could not load audio"),
+        "media://empty": (b"", "Could not load audio"),
+        "media://cut": (clip().read_bytes()[:9000], "Could not load audio"),
+        "media://silence": ((tmp_path / "silence.wav").read_bytes(), "No speech found"),
+        "media://long": (
+            clip(duration_s=31.5).read_bytes(),
+            "The audio is 31.5 s long and the limit is 30 s",
+        ),
+    }
+
+    async def session(client: httpx.AsyncClient) -> None:
+        for key, (data, text) in clips.items():
+            await upload(client, key, data)
+            job = await finish(client, key)
+            assert job["status"] == "failed", key
+            assert job["output"]["error"].startswith(text)
+            assert "/" not in job["output"]["error"]
+
+    talk(service.transport(), session)
+
+
+@pytest.mark.parametrize(
+    ("format", "suffix", "seconds"), [("FLAC", "flac", 30.0), ("OGG", "ogg", 2.0), ("MP3", "mp3", 2.0)]
+)
+def test_formats_and_the_longest_clip(
+    service: LocalService, clip: Any, format: str, suffix: str, seconds: float
+) -> None:
+    data = clip(f"clip.{suffix}", duration_s=seconds, format=format).read_bytes()
+
+    async def session(client: httpx.AsyncClient) -> dict[str, Any]:
+        await upload(client, f"media://{suffix}", data)
+        return await finish(client, f"media://{suffix}")
+
+    assert talk(service.transport(), session)["status"] == "succeeded"
+
+
+def test_last_upload_wins(service: LocalService, clip: Any) -> None:
+    voices = [clip(f"{pitch}.wav", pitch_hz=pitch).read_bytes() for pitch in (90.0, 260.0)]
+
+    async def session(client: httpx.AsyncClient) -> list[str]:
+        prints = []
+        for key, data in (("media://low", 0), ("media://both", 0), ("media://both", 1), ("media://high", 1)):
+            await upload(client, key, voices[data])
+            prints.append((await finish(client, key))["output"]["voiceprint"])
+        return prints
+
+    low, first, second, high = talk(service.transport(), session)
+    assert low == first
+    assert second == high != low
+
+
+# --- requests that are refused --------------------------------------------------------------------------
+
+
+def test_any_key_or_none_is_fine_without_keys(quiet: Any) -> None:
+    async def session(client: httpx.AsyncClient) -> list[int]:
+        named = await client.get("/v1/test", headers={"Authorization": "Bearer whatever"})
+        return [named.status_code, (await client.get("/v1/test")).status_code]
+
+    assert quiet().talk(session) == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (None, 401),
+        ("Bearer", 401),
+        ("Bearer no", 401),
+        ("Bearer k\u00e9", 401),
+        ("Basic k1", 401),
+        ("k1", 401),
+        ("Bearer k1", 200),
+        ("bearer k2", 200),
+    ],
+)
+def test_keys(quiet: Any, header: str | None, status: int) -> None:
+    headers = {} if header is None else {"Authorization": header.encode()}
+
+    async def session(client: httpx.AsyncClient) -> list[httpx.Response]:
+        return [
+            await client.get("/v1/test", headers=headers),
+            await client.get("/v2/jobs", headers=headers),
+            await client.get(f"/v1/jobs/{UNKNOWN_ID}", headers=headers),
+            await client.post("/v1/media/input", headers=headers, json={"url": "media://a"}),
+            await client.post("/v1/voiceprint", headers=headers, json={"url": "media://a"}),
+        ]
+
+    answers = quiet(keys={"k1", "k2"}).talk(session)
+    codes = [200, 200, 404, 201, 200] if status == 200 else [401] * 5
+    assert [answer.status_code for answer in answers] == codes
+    if status == 401:
+        assert {answer.json()["message"] for answer in answers} == {"Unauthorized"}
+        assert len({answer.json()["requestId"] for answer in answers}) == 5
+
+
+def test_one_key_as_text_is_a_mistake(quiet: Any) -> None:
+    app = quiet()
+    with pytest.raises(TypeError, match="collection"):
+        create_app(app.desk, app.media, keys="secret")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("POST", "/v1/identify", 404),
+        ("POST", "/v1/diarize", 404),
+        ("GET", "/v1/test/", 404),
+        ("GET", f"/v1/jobs/{UNKNOWN_ID}", 404),
+        ("GET", "/v1/jobs/' OR 1=1", 404),
+        ("POST", "/v1/test", 405),
+        ("GET", "/v1/voiceprint", 405),
+        ("DELETE", f"/v1/jobs/{UNKNOWN_ID}", 405),
+        ("GET", "/media/x.y", 405),
+        ("PUT", "/media/x.y", 403),
+        ("PUT", "/media/%C3%A9.%C3%A9", 403),
+    ],
+)
+def test_unknown_and_forbidden_paths(quiet: Any, method: str, path: str, status: int) -> None:
+    answer = quiet().talk(lambda client: client.request(method, path))
+    assert answer.status_code == status
+    assert set(answer.json()) == {"requestId", "message"}
+    uuid.UUID(answer.json()["requestId"])
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b"", ["body"]),
+        (b"{", ["body"]),
+        (b"\xff\xfe\xfa", ["body"]),
+        (b"[" * 200_000, ["body"]),
+        (b'{"n": ' + b"1" * 5000 + b"}", ["body"]),
+        (b"[]", ["body"]),
+        (b'"media://a"', ["body"]),
+        (b"{}", ["url"]),
+        (b'{"url": "\\ud800"}', ["url"]),
+        (b'{"url": 5, "model": [], "webhook": "x", "webhookStatusOnly": 1}', None),
+    ],
+)
+def test_bad_bodies(quiet: Any, body: bytes, fields: list[str] | None) -> None:
+    answer = quiet().talk(
+        lambda client: client.post(
+            "/v1/voiceprint", content=body, headers={"Content-Type": "application/json"}
+        )
+    )
+    assert answer.status_code == 400
+    assert answer.json()["message"] == "Invalid request"
+    fields = fields or ["url", "model", "webhook", "webhookStatusOnly"]
+    assert [error["field"] for error in answer.json()["errors"]] == fields
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        (None, 415),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("application/json; charset=utf-8", 200),
+        ("Application/JSON", 200),
+        ("application/problem+json", 200),
+    ],
+)
+def test_bodies_are_json(quiet: Any, content_type: str | None, status: int) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    body = json.dumps({"url": "media://a"}).encode()
+    answer = quiet().talk(lambda client: client.post("/v1/voiceprint", content=body, headers=headers))
+    assert answer.status_code == status
+
+
+async def spaces(n_bytes: int) -> AsyncIterator[bytes]:
+    for _ in range(n_bytes // 65536 + 1):
+        yield b" " * 65536
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_large_bodies_are_refused(quiet: Any, announced: bool) -> None:
+    app = quiet()
+    headers = {"Content-Type": "application/json"}
+
+    async def session(client: httpx.AsyncClient) -> list[int]:
+        json_body = b" " * (MAX_JSON_BYTES + 1) if announced else spaces(MAX_JSON_BYTES)
+        ticket = (await client.post("/v1/media/input", json={"url": "media://big"})).json()["url"]
+        media_body = b" " * 100_001 if announced else spaces(100_000)
+        answers = [
+            await client.post("/v1/voiceprint", content=json_body, headers=headers),
+            await client.put(ticket, content=media_body),
+        ]
+        return [answer.status_code for answer in answers]
+
+    assert app.talk(session) == [413, 413]
+    assert not app.media.path("media://big").exists()
+
+
+def test_full_desk_asks_to_wait(quiet: Any) -> None:
+    async def session(client: httpx.AsyncClient) -> list[httpx.Response]:
+        return [await client.post("/v1/voiceprint", json={"url": "media://a"}) for _ in range(4)]
+
+    answers = quiet(max_waiting=3).talk(session)
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[3].headers["retry-after"] == "1"
+    assert answers[3].json()["message"] == "Too many requests"
+
+
+def test_webhooks_are_not_promised(quiet: Any) -> None:
+    body = {"url": "media://a", "webhook": "https://example.com/hook"}
+    answer = quiet().talk(lambda client: client.post("/v1/voiceprint", json=body))
+    assert "webhook" in answer.json()["warning"]
+
+
+def test_a_fault_answers_500_and_is_logged(quiet: Any, caplog: pytest.LogCaptureFixture) -> None:
+    app = quiet()
+    app.desk.close()
+    transport = httpx.ASGITransport(app.app, raise_app_exceptions=False)
+    answer = talk(transport, lambda client: client.post("/v1/voiceprint", json={"url": "media://secret"}))
+    assert answer.status_code == 500
+    assert answer.json()["requestId"] in caplog.text
+    assert "secret" not in caplog.text
+
+
+# --- lists ----------------------------------------------------------------------------------------------
+
+
+def test_list_walks_from_the_newest_to_the_oldest(quiet: Any) -> None:
+    async def session(client: httpx.AsyncClient) -> tuple[list[str], list[str], int]:
+        created = [
+            (await client.post("/v1/voiceprint", json={"url": "media://a"})).json()["jobId"]
+            for _ in range(25)
+        ]
+        seen: list[str] = []
+        page = (await client.get("/v2/jobs")).json()
+        first = len(page["items"])
+        seen += [item["id"] for item in page["items"]]
+        while page["nextCursor"]:
+            page = (await client.get("/v2/jobs", params={"cursor": page["nextCursor"], "limit": 5})).json()
+            seen += [item["id"] for item in page["items"]]
+        return created, seen, first
+
+    created, seen, first = quiet().talk(session)
+    assert first == 10
+    assert seen == created[::-1]
+
+
+def test_list_filters_by_status(service: LocalService) -> None:
+    async def session(client: httpx.AsyncClient) -> None:
+        job = await finish(client, "media://no-such-thing")
+        failed = (await client.get("/v2/jobs?status=failed&limit=100")).json()["items"]
+        assert failed[0]["id"] == job["jobId"]
+        assert {item["status"] for item in failed} == {"failed"}
+        assert (await client.get("/v2/jobs?status=canceled")).json() == {"items": [], "nextCursor": None}
+
+    talk(service.transport(), session)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=", "limit"),
+        ("limit=1.0", "limit"),
+        ("limit=%D9%A1", "limit"),
+        ("cursor=5", "cursor"),
+        (f"cursor={UNKNOWN_ID}", "cursor"),
+        ("status=done", "status"),
+    ],
+)
+def test_bad_list_queries(quiet: Any, query: str, field: str) -> None:
+    answer = quiet().talk(lambda client: client.get(f"/v2/jobs?{query}"))
+    assert answer.status_code == 400
+    assert [error["field"] for error in answer.json()["errors"]] == [field]

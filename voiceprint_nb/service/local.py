@@ -1,0 +1,102 @@
+"""The service inside this process: the same routes as served ones, without a socket."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from voiceprint_nb.engine.embedder import Embedder, fingerprint, voiceprint_text
+from voiceprint_nb.engine.pool import EnginePool, usable_cpus
+from voiceprint_nb.service.app import create_app
+from voiceprint_nb.service.desk import IN_FLIGHT, Desk
+from voiceprint_nb.service.media import MediaStore
+
+if TYPE_CHECKING:
+    import httpx
+
+_CLIPS_PER_THREAD = 8  # what one thread decodes and embeds at once
+
+
+class LocalService:
+    """Engine, desk, media and routes for one process; no key needed.
+
+    Parameters
+    ----------
+    recipe : str
+        Feature recipe of the engine.
+    threads : int, optional
+        Engine threads; by default what the machine has.
+    data_dir : Path, optional
+        Where jobs and media are kept, for another day too; by default a private temporary folder that is
+        gone when the service closes, is collected, or the process ends.
+
+    Examples
+    --------
+    >>> with LocalService() as service:
+    ...     service.identity.startswith("local:")
+    True
+    """
+
+    base_url = "http://voiceprint.local"
+    """Base address for a client that uses `transport`; never resolved."""
+
+    def __init__(
+        self, *, recipe: str = "robust", threads: int | None = None, data_dir: Path | None = None
+    ) -> None:
+        self._fingerprint = fingerprint(recipe)
+        folder = Path(tempfile.mkdtemp(prefix="voiceprint_nb-")) if data_dir is None else data_dir
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        passing = folder if data_dir is None else None
+        pool = EnginePool(partial(Embedder, recipe=recipe), threads=threads)
+        try:
+            media = MediaStore(folder / "media")
+            desk = Desk(
+                folder,
+                pool,
+                media,
+                voiceprint=partial(voiceprint_text, fingerprint=self._fingerprint),
+                in_flight=max(IN_FLIGHT, _CLIPS_PER_THREAD * (threads or usable_cpus())),
+            )
+        except BaseException:
+            pool.close()
+            if passing is not None:
+                shutil.rmtree(passing)
+            raise
+        self._app = create_app(desk, media)
+        self._app.state.service = self  # whoever still holds a transport keeps the service open
+        self._finalizer = weakref.finalize(self, _shut, desk, pool, passing, os.getpid())
+
+    @property
+    def identity(self) -> str:
+        """Which service this is: two with the same identity give the same voiceprints."""
+        return f"local:{self._fingerprint}"
+
+    def transport(self) -> httpx.ASGITransport:
+        """A transport for `httpx.AsyncClient`, for use in any event loop."""
+        import httpx
+
+        return httpx.ASGITransport(self._app, raise_app_exceptions=False)  # faults are logged, answer 500
+
+    def close(self) -> None:
+        """Stop work, and remove the temporary folder; safe to call twice."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _shut(desk: Desk, pool: EnginePool, passing: Path | None, owner_pid: int) -> None:
+    if os.getpid() != owner_pid:  # a forked child ends: the parent still works here
+        return
+    all_ended = desk.close()
+    pool.close(wait=all_ended)
+    if passing is not None:
+        shutil.rmtree(passing, ignore_errors=not all_ended)

@@ -1,0 +1,139 @@
+"""Storage for ``media://`` keys, and the presigned links that fill it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from voiceprint_nb.contract import MAX_BYTES, MEDIA_LINK_LIFE_S
+
+MEDIA_LINK_PATH = "/media/{token}"
+
+_PIECE_BYTES = 1024 * 1024  # the event loop gets a turn between pieces
+
+
+class BadLink(Exception):
+    """A media link that this store did not sign for this method, or that is too old."""
+
+
+class MediaTooLarge(Exception):
+    """An upload beyond the size cap."""
+
+
+class MediaStore:
+    """A folder of uploads, each under the hash of its key.
+
+    Parameters
+    ----------
+    folder : Path
+        Made with mode 0700 if it is not there; files have mode 0600.
+    max_bytes : int
+        Cap of one upload.
+    clock : callable
+        Unix time in seconds.
+    """
+
+    def __init__(
+        self, folder: Path, *, max_bytes: int = MAX_BYTES, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.max_bytes = max_bytes
+        self._clock = clock
+        self._objects = folder / "objects"
+        self._incoming = folder / "incoming"
+        for part in (folder, self._objects, self._incoming):
+            part.mkdir(mode=0o700, exist_ok=True)
+        self._secret = _kept_secret(folder / "link.secret")
+
+    def link(self, method: str, key: str, *, base_url: str) -> str:
+        """Absolute link, good for one hour, that carries its own permission for one method and key."""
+        expires_s = int(self._clock() + MEDIA_LINK_LIFE_S)
+        claim = base64.urlsafe_b64encode(f"{expires_s}:{key}".encode()).decode().rstrip("=")
+        token = f"{claim}.{self._signature(method, claim)}"
+        return base_url.rstrip("/") + MEDIA_LINK_PATH.format(token=token)
+
+    def key_of(self, method: str, token: str) -> str:
+        """The key for which this link was signed.
+
+        Raises
+        ------
+        BadLink
+            Signed for another method, by somebody else, or too long ago.
+        """
+        claim, _, signature = token.partition(".")
+        if not hmac.compare_digest(signature.encode(), self._signature(method, claim).encode()):
+            raise BadLink("signature does not match")
+        try:
+            text = base64.urlsafe_b64decode(claim + "=" * (-len(claim) % 4)).decode()
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise BadLink("unreadable claim") from error
+        expires_s, _, key = text.partition(":")
+        if self._clock() > int(expires_s):
+            raise BadLink("link has expired")
+        return key
+
+    async def write(self, key: str, chunks: AsyncIterable[bytes]) -> int:
+        """Store an upload under its key, replacing an earlier one only when complete; its size.
+
+        Raises
+        ------
+        MediaTooLarge
+            More bytes than the cap; nothing is kept.
+        """
+        size_bytes = 0
+        with self._replacing(key) as file:
+            async for chunk in chunks:
+                size_bytes += len(chunk)
+                if size_bytes > self.max_bytes:
+                    raise MediaTooLarge(f"more than {self.max_bytes} bytes")
+                for start in range(0, len(chunk), _PIECE_BYTES):
+                    if start:
+                        await asyncio.sleep(0)
+                    file.write(memoryview(chunk)[start : start + _PIECE_BYTES])
+        return size_bytes
+
+    def path(self, key: str) -> Path:
+        """Where the upload of this key lies, if there is one."""
+        return self._objects / hashlib.sha256(key.encode()).hexdigest()
+
+    def discard_partial(self) -> None:
+        """Delete what interrupted uploads of an earlier service left."""
+        for leftover in self._incoming.iterdir():
+            leftover.unlink()
+
+    @contextmanager
+    def _replacing(self, key: str) -> Iterator[BinaryIO]:
+        descriptor, name = tempfile.mkstemp(dir=self._incoming)  # mode 0600
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+            temporary.replace(self.path(key))
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _signature(self, method: str, claim: str) -> str:
+        return hmac.new(self._secret, f"{method}\n{claim}".encode(), hashlib.sha256).hexdigest()
+
+
+def _kept_secret(path: Path) -> bytes:
+    """The link secret of this folder: links outlive a restart."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with os.fdopen(descriptor, "wb") as file:
+        secret = secrets.token_bytes(32)
+        file.write(secret)
+    return secret
