@@ -1,0 +1,105 @@
+"""Cosines, neighbours and error rates that can be checked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voiceprint_nb.analysis.similarity import cosine_matrix, equal_error_rate, nearest, vectors
+from voiceprint_nb.contract import encode_voiceprint
+from voiceprint_nb.errors import UsageError
+
+MODEL, OTHER = "ab" * 16, "cd" * 16
+
+
+def text(values: list[float], model: str = MODEL) -> str:
+    return encode_voiceprint(model, np.array(values, "<f4").tobytes())
+
+
+def test_vectors_decode_in_order() -> None:
+    rows = vectors([text([1, 0]), text([0.6, 0.8])])
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, np.array([[1, 0], [0.6, 0.8]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ([], "at least one"),
+        ([text([1, 0]), text([1, 0], OTHER)], "Voiceprint 2 was made by another model"),
+        ([text([1, 0]), text([1, 0, 0])], "Voiceprint 2 was made by another model"),
+        ([text([1, 0]), "aG9zdGVkIHByaW50IG9mIGFub3RoZXIga2luZA=="], "Voiceprint 2: .*opaque"),
+        ([text([1, 0])[:-4]], "Voiceprint 1: .*damaged"),
+        ([text([1, 0]), None], "Voiceprint 2 is missing"),
+        ([float("nan")], "Voiceprint 1 is missing"),
+    ],
+)
+def test_vectors_refuse_what_cannot_be_compared(texts: list[object], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        vectors(texts)
+    assert not any(isinstance(one, str) and one in str(caught.value) for one in texts)  # prints stay private
+
+
+def test_cosines_of_known_angles() -> None:
+    matrix = cosine_matrix(np.array([[1, 0], [0, 5], [2, 2], [-3, 0]], np.float32))
+    half = np.sqrt(0.5)
+    expected = [[1, 0, half, -1], [0, 1, half, 0], [half, half, 1, -half], [-1, 0, -half, 1]]
+    assert matrix.dtype == np.float32
+    np.testing.assert_allclose(matrix, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [np.zeros((2, 3)), np.array([[1.0, np.nan]]), np.ones(4)])
+def test_cosines_need_directions(rows: np.ndarray) -> None:
+    with pytest.raises(UsageError):
+        cosine_matrix(rows.astype(np.float32))
+
+
+def test_nearest_skips_the_row_itself() -> None:
+    indices, scores = nearest(np.array([[1, 0.2, 0.7], [0.2, 1, 0.1], [0.7, 0.1, 1]], np.float32))
+    assert indices.tolist() == [2, 0, 0]
+    np.testing.assert_allclose(scores, [0.7, 0.2, 0.7])
+    for shape in ((1, 1), (2, 3), (4,)):
+        with pytest.raises(UsageError):
+            nearest(np.ones(shape, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("genuine", "impostor", "rate", "threshold"),
+    [
+        ([0.8, 0.9], [0.1, 0.2], 0.0, 0.5),  # apart: the middle of the gap
+        ([0.1], [0.9], 1.0, 0.5),  # the wrong way round
+        ([0.5], [0.5], 0.5, 0.5),  # no information
+        ([0.9, 0.8, 0.4], [0.5, 0.2, 0.1], 1 / 3, 0.45),  # one error each way at 0.4 < t <= 0.5
+        ([0.9, 0.8, 0.7, 0.3], [0.6, 0.5, 0.2, 0.1], 0.25, 0.55),
+        ([0.9, 0.3], [0.5, 0.4, 0.2, 0.1], 0.5, 0.35),  # half of each at 0.3 < t <= 0.4
+    ],
+)
+def test_equal_error_rate_by_hand(
+    genuine: list[float], impostor: list[float], rate: float, threshold: float
+) -> None:
+    found = equal_error_rate(genuine, impostor)
+    assert found == pytest.approx((rate, threshold))
+
+
+@pytest.mark.parametrize(("genuine", "impostor"), [([], [0.1]), ([0.1], []), ([np.nan], [0.1])])
+def test_equal_error_rate_needs_scores(genuine: list[float], impostor: list[float]) -> None:
+    with pytest.raises(UsageError):
+        equal_error_rate(genuine, impostor)
+
+
+scores = st.lists(st.integers(-50, 50).map(lambda score: score / 50), min_size=1, max_size=30)
+
+
+@settings(deadline=None)
+@given(scores, scores)
+def test_equal_error_rate_is_what_its_threshold_gives(genuine: list[float], impostor: list[float]) -> None:
+    rate, threshold = equal_error_rate(genuine, impostor)
+    accepted = np.mean(np.array(impostor) >= threshold)
+    rejected = np.mean(np.array(genuine) < threshold)
+    assert rate == pytest.approx((accepted + rejected) / 2)
+    mirrored, _ = equal_error_rate([-score for score in impostor], [-score for score in genuine])
+    assert mirrored == pytest.approx(rate)
+    shifted, _ = equal_error_rate([score + 3 for score in genuine], [score + 3 for score in impostor])
+    assert shifted == pytest.approx(rate)

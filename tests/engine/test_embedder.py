@@ -1,0 +1,132 @@
+"""The packaged network: its identity, and what its embeddings may and may not depend on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.resources
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from voiceprint_nb import audio
+from voiceprint_nb.analysis.similarity import cosine_matrix, equal_error_rate, vectors
+from voiceprint_nb.engine import embedder as engine
+from voiceprint_nb.engine.embedder import Embedder, fingerprint, vector_of, voiceprint_text
+from voiceprint_nb.errors import RowError, UsageError
+
+Clip = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def robust() -> Embedder:
+    return Embedder()
+
+
+def voice_like(seed: int, seconds: float = 2.5) -> Clip:
+    """Harmonics of a wandering pitch through seeded resonances: not speech, but not constant either."""
+    random = np.random.default_rng(seed)
+    t = np.arange(int(seconds * 16_000)) / 16_000
+    pitch_hz = random.uniform(90, 250) * (1 + 0.1 * np.sin(2 * np.pi * 3 * t))
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / 16_000
+    clip = sum(random.uniform(0, 1) / (k + 1) * np.sin(k * phase) for k in range(1, 20))
+    return (0.05 * np.asarray(clip)).astype(np.float32)
+
+
+def test_packaged_model_is_the_pinned_one() -> None:
+    model = (importlib.resources.files("voiceprint_nb.engine") / "models" / engine.MODEL_NAME).read_bytes()
+    assert hashlib.sha256(model).hexdigest() == engine.MODEL_SHA256
+    assert len(model) < 3_000_000
+
+
+def test_damaged_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MODEL_SHA256", "0" * 64)
+    with pytest.raises(UsageError, match="reinstall"):
+        Embedder()
+
+
+def test_fingerprint_names_model_and_recipe_without_the_runtime() -> None:
+    code = (
+        "import sys; from voiceprint_nb.engine.embedder import fingerprint; print(fingerprint('robust')); "
+        "sys.exit('onnxruntime' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == fingerprint()
+    assert len(fingerprint()) == 32
+    assert fingerprint("robust") != fingerprint("compatible")
+    with pytest.raises(UsageError):
+        fingerprint("unheard")
+
+
+def test_embeddings_are_unit_vectors(robust: Embedder) -> None:
+    vector = robust.embed(voice_like(1))
+    assert vector.shape == (256,)
+    assert vector.dtype == np.float32
+    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
+    assert (vector >= 0).all()
+
+
+def test_many_equals_one_by_one(robust: Embedder) -> None:
+    clips = [voice_like(seed, seconds) for seed, seconds in enumerate([0.4, 1.6, 3.1, 9.0, 30.0, 2.0])]
+    many = robust.embed_many(clips)  # 28 windows and more: several network runs
+    assert many.shape == (6, 256)
+    np.testing.assert_allclose(many, [robust.embed(clip) for clip in clips], atol=1e-5)
+    np.testing.assert_allclose(many, robust.embed_many(clips[::-1])[::-1], atol=1e-5)
+
+
+def test_no_clips_give_no_rows(robust: Embedder) -> None:
+    assert robust.embed_many([]).shape == (0, 256)
+
+
+@pytest.mark.parametrize("gain_db", [-10, 10])
+def test_robust_recipe_is_unmoved_by_gain(robust: Embedder, gain_db: int) -> None:
+    clip = voice_like(3)
+    louder = clip * np.float32(10 ** (gain_db / 20))
+    assert robust.embed(clip) @ robust.embed(louder) > 0.9999
+
+
+def test_bad_clips_never_reach_the_network(robust: Embedder) -> None:
+    for clip, code in [(np.zeros(100), "silent"), (np.full(9, np.nan), "bad_samples"), ([], "empty_audio")]:
+        with pytest.raises(RowError) as caught:
+            robust.embed(np.asarray(clip, np.float32))
+        assert caught.value.code == code
+
+
+def test_voiceprint_text_round_trip(robust: Embedder) -> None:
+    vector = robust.embed(voice_like(4))
+    text = voiceprint_text(vector, robust.fingerprint)
+    assert robust.fingerprint == fingerprint(robust.recipe)
+    name, read = vector_of(text)
+    assert name == robust.fingerprint
+    np.testing.assert_array_equal(read, vector)
+    np.testing.assert_array_equal(vectors([text, text]), [vector, vector])
+
+
+def speech_folder() -> Path:
+    named = os.environ.get("VOICEPRINT_NB_SPEECH")
+    folder = Path(named) if named else Path(__file__).parents[3] / "shared" / "speech"
+    if not (folder / "manifest.csv").exists():
+        pytest.skip("no labelled speech: set VOICEPRINT_NB_SPEECH")
+    return folder
+
+
+def test_real_speakers_come_apart(robust: Embedder) -> None:
+    folder = speech_folder()
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["corpus"] in ("speechocean", "librispeech")]
+    chosen = [row for row in rows if row["split"] == "enroll" and row["format"] != "mp3"]
+    speakers = np.array([row["speaker"] for row in chosen])
+    assert len(np.unique(speakers)) > 10
+    cosines = cosine_matrix(robust.embed_many([audio.read_mono(folder / row["path"]) for row in chosen]))
+    upper = np.triu(np.ones(cosines.shape, bool), k=1)
+    same = speakers[:, None] == speakers[None, :]
+    rate, threshold = equal_error_rate(cosines[upper & same], cosines[upper & ~same])
+    assert rate < 0.07
+    assert 0.65 < threshold < 0.85
