@@ -154,7 +154,7 @@ def test_unknown_jobs(opened: Any) -> None:
     desk = opened()
     assert desk.job("no") is None
     with pytest.raises(UnknownCursor):
-        desk.page(cursor="no")
+        desk.page(10, "no")
 
 
 def test_a_fault_of_the_engine_is_no_secret_but_tells_nothing(
@@ -305,7 +305,7 @@ def test_one_desk_a_folder(opened: Any) -> None:
     with pytest.raises(UsageError, match="Another service"):
         opened()
     desk.close()
-    assert opened().page().items == ()
+    assert opened().page(10).items == ()
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:

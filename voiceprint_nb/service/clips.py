@@ -30,8 +30,8 @@ def load_clip(path: Path, *, max_duration_s: float = MAX_DURATION_S) -> NDArray[
         if duration_s <= max_duration_s + _GRACE_S:
             return samples
         duration_s = audio.probe(path).duration_s
-    except OSError as error:
-        raise RowError("file_not_found", "nothing was uploaded under this key, or it is gone") from error
+    except FileNotFoundError as error:
+        raise RowError("file_not_found", "Nothing is stored under this key: upload the clip.") from error
     raise RowError(
         "too_long", f"The audio is {duration_s:.1f} s long and the limit is {max_duration_s:g} s: cut it."
     )

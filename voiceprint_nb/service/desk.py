@@ -24,16 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint_nb.contract import (
-    DEFAULT_PAGE_ITEMS,
-    FAILED,
-    RUNNING,
-    SUCCEEDED,
-    Job,
-    JobCreated,
-    JobPage,
-    VoiceprintRequest,
-)
+from voiceprint_nb.contract import FAILED, RUNNING, SUCCEEDED, Job, JobCreated, JobPage, VoiceprintRequest
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.service.clips import failure_text, load_clip
 from voiceprint_nb.service.fetches import Fetcher, plain_client
@@ -162,9 +153,7 @@ class Desk:
         stored = self._table.find(job_id)
         return None if stored is None else stored.to_job(now_ms=self._now_ms())
 
-    def page(
-        self, limit: int = DEFAULT_PAGE_ITEMS, cursor: str | None = None, status: str | None = None
-    ) -> JobPage:
+    def page(self, limit: int, cursor: str | None = None, status: str | None = None) -> JobPage:
         """Jobs from the newest on, or those older than the job `cursor`.
 
         Raises

@@ -9,9 +9,9 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from voiceprint_nb.contract import CREATED, OUTPUT_LIFE_S, RUNNING, Job, JobListItem
@@ -201,5 +201,5 @@ def timestamp(unix_ms: int) -> str:
     >>> timestamp(1763469434750)
     '2025-11-18T12:37:14.750Z'
     """
-    moment = datetime.fromtimestamp(unix_ms // 1000, UTC).replace(microsecond=unix_ms % 1000 * 1000)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, rest_ms = divmod(unix_ms, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest_ms:03d}Z"
