@@ -1,1 +1,83 @@
-"""Voiceprints for every row of a pandas DataFrame of audio."""
+"""Voiceprints for every row of a pandas DataFrame of audio.
+
+Examples
+--------
+>>> import voiceprint_nb as vp
+>>> out = vp.check(["no-such-file.wav"], progress=False)
+>>> out.vp_status.tolist()
+['invalid']
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from voiceprint_nb.notebook import accessor as _accessor  # noqa: F401 - registers df.voiceprint
+
+if TYPE_CHECKING:
+    from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
+    from voiceprint_nb.notebook.nesting import enable_nesting
+    from voiceprint_nb.notebook.runs import Run
+    from voiceprint_nb.notebook.verbs import (
+        check,
+        compare,
+        forget,
+        resume,
+        runs,
+        submit,
+        voiceprint,
+        voiceprints,
+    )
+    from voiceprint_nb.notebook.voiceprint import Voiceprint
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RowError": "errors",
+    "Run": "notebook.runs",
+    "ServiceError": "errors",
+    "UsageError": "errors",
+    "Voiceprint": "notebook.voiceprint",
+    "VoiceprintError": "errors",
+    "check": "notebook.verbs",
+    "compare": "notebook.verbs",
+    "enable_nesting": "notebook.nesting",
+    "forget": "notebook.verbs",
+    "resume": "notebook.verbs",
+    "runs": "notebook.verbs",
+    "submit": "notebook.verbs",
+    "voiceprint": "notebook.verbs",
+    "voiceprints": "notebook.verbs",
+}
+
+__all__ = [
+    "RowError",
+    "Run",
+    "ServiceError",
+    "UsageError",
+    "Voiceprint",
+    "VoiceprintError",
+    "check",
+    "compare",
+    "enable_nesting",
+    "forget",
+    "resume",
+    "runs",
+    "submit",
+    "voiceprint",
+    "voiceprints",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use: importing the package stays as cheap as importing pandas."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from voiceprint_nb import containers
 from voiceprint_nb.errors import RowError
 
+Samples = NDArray[np.float32]
+
 WORK_RATE_HZ = 16_000
 SILENCE_PEAK = 1e-3
 """Peak amplitude (-60 dBFS) under which a clip counts as silent: dithered silence stays below -80 dBFS."""

@@ -17,6 +17,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ROW_CODES",
     "KeyRefused",
@@ -106,6 +108,11 @@ class RowError(VoiceprintError):
         A key of `ROW_CODES`.
     message : str
         One sentence that says what to do.
+
+    Attributes
+    ----------
+    facts : AudioFacts or None
+        What the header said, if it could be read before the clip was refused.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -113,6 +120,7 @@ class RowError(VoiceprintError):
             raise KeyError(code)
         super().__init__(message)
         self.code = code
+        self.facts: Any = None
 
     @property
     def status(self) -> str:
@@ -129,9 +137,18 @@ class ServiceError(VoiceprintError):
         One sentence that says what to do.
     status : int, optional
         HTTP status of the answer, if there was one.
+
+    Attributes
+    ----------
+    concerns_all_rows : bool
+        Whether no row can go on, so that the run stops.
+    partial : pandas.DataFrame or None
+        What was finished before the run stopped.
     """
 
     code = "service_unavailable"
+    concerns_all_rows = False
+    partial: object = None
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)

@@ -1,0 +1,1 @@
+"""What is done with voiceprints once they are there."""

@@ -1,0 +1,1 @@
+"""The client of the REST contract: transport, uploads, jobs."""

@@ -1,0 +1,1 @@
+"""Clip to embedding: features, network, workers."""

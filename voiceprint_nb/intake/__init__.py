@@ -1,0 +1,1 @@
+"""From a cell to an admitted clip, or every reason why not."""

@@ -92,13 +92,17 @@ def parse(cell: object, *, bases: Sequence[Path] = ()) -> Source:
         return _parse_samples(*cell)
     if hasattr(cell, "read"):
         return _parse_file(cell)
-    if cell is None or (pd.api.types.is_scalar(cell) and pd.isna(cell)):
+    if _is_missing(cell):
         raise RowError("empty_cell", "The cell is empty: fill in a path or an address, or drop the row.")
     raise RowError(
         "unsupported_cell",
         f"A cell of type {type(cell).__name__} holds no audio: use a path, an address, bytes, an open file "
         "or a (samples, sample_rate_hz) pair.",
     )
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
 
 
 def _parse_text(text: str, bases: Sequence[Path]) -> Source:
@@ -153,8 +157,8 @@ def _parse_samples(samples: Any, sample_rate_hz: Any) -> Source:
     if not numeric or not rate.is_integer():
         raise RowError(
             "unsupported_cell",
-            "A pair must be (samples, sample_rate_hz): an array (samples,) or (samples, channels) of numbers, "
-            "and a whole number of hertz.",
+            "A pair must be (samples, sample_rate_hz): an array (samples,) or (samples, channels) of "
+            "numbers, and a whole number of hertz.",
         )
     if array.dtype.kind in "iu":
         info = np.iinfo(array.dtype)

@@ -1,0 +1,1 @@
+"""The REST contract with a real engine, on this machine."""

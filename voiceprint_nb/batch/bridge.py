@@ -1,0 +1,137 @@
+"""From a synchronous cell to the async core: one event loop in one background thread, and `Run`."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+_SLICE_S = 0.1  # a blocked main thread looks for an interrupt this often
+_TICK_S = 0.2  # views are drawn at most five times a second
+_CLEANUP_S = 5.0  # bound on the wait for cancelled work
+
+
+class LoopThread:
+    """An event loop that runs in a daemon thread until the process ends."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        started = threading.Event()
+        thread = threading.Thread(target=self._run, args=(started,), name="voiceprint-loop", daemon=True)
+        thread.start()
+        started.wait()
+
+    def _run(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(started.set)
+        self.loop.run_forever()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Background[T]:
+        """Begin work on the loop."""
+        return Background(self.loop, work)
+
+
+@functools.lru_cache(maxsize=4)
+def _thread_of_process(_pid: int) -> LoopThread:
+    return LoopThread()
+
+
+def loop_thread() -> LoopThread:
+    """The process's loop thread, started on first use; a forked child gets its own."""
+    return _thread_of_process(os.getpid())
+
+
+class Background(Generic[T]):
+    """Work on the loop thread that goes on while the caller does something else."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
+        self._loop = loop
+        self._future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._task: asyncio.Task[None] | None = None
+        loop.call_soon_threadsafe(self._begin, work)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = self._loop.create_task(self._finish(work), name="voiceprint_nb")
+
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> None:
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            self._future.set_exception(concurrent.futures.CancelledError())
+        except BaseException as error:
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(result)
+
+    @property
+    def done(self) -> bool:
+        """Whether the work has ended."""
+        return self._future.done()
+
+    def wait(self, *, tick: Callable[[], None] | None = None, timeout_s: float | None = None) -> T:
+        """Block until the work ends, in short slices, so that an interrupt is heard.
+
+        An interrupt cancels the work, waits until it has cleaned up, and is raised again.
+
+        Parameters
+        ----------
+        tick : callable, optional
+            Called about five times a second in the calling thread, and once at the end.
+        timeout_s : float, optional
+            Raise `TimeoutError` after so long; the work goes on.
+        """
+        waited_s = 0.0
+        try:
+            while True:
+                slice_s = _SLICE_S if timeout_s is None else max(0.0, min(_SLICE_S, timeout_s - waited_s))
+                finished, _ = concurrent.futures.wait([self._future], timeout=slice_s)
+                waited_s += slice_s
+                if tick is not None:
+                    tick()
+                if finished:
+                    return self._future.result()
+                if timeout_s is not None and waited_s >= timeout_s:
+                    raise TimeoutError(f"not finished within {timeout_s} s; it goes on in the background")
+        except KeyboardInterrupt:
+            self.cancel()
+            concurrent.futures.wait([self._future], timeout=_CLEANUP_S)
+            if tick is not None:
+                tick()
+            raise
+
+    def cancel(self) -> None:
+        """Ask the work to stop; it still cleans up."""
+        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._sliced().__await__()
+
+    async def _sliced(self) -> T:
+        while not self._future.done():  # noqa: ASYNC110 - sliced, so that interrupting an awaiting cell works
+            await asyncio.sleep(_SLICE_S)
+        return self._future.result()
+
+
+async def ticking(work: Coroutine[Any, Any, T], tick: Callable[[], None]) -> T:
+    """Run work, and call ``tick`` about five times a second and once at the end."""
+
+    async def beat() -> None:
+        while True:
+            tick()
+            await asyncio.sleep(_TICK_S)
+
+    beating = asyncio.create_task(beat())
+    try:
+        return await work
+    finally:
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beating
+        tick()

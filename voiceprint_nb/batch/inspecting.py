@@ -1,0 +1,109 @@
+"""Steps 1 to 3 of a row: cell, file, admitted clip; without any service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from voiceprint_nb.batch.outcomes import Outcome, Request
+from voiceprint_nb.batch.progress import Tally
+from voiceprint_nb.errors import RowError
+from voiceprint_nb.intake import clips, looking, sources
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+_WORKERS = 16
+
+
+class Inspector:
+    """Looks at cells; an async context manager that owns a scratch folder, threads and web connections."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._stack = contextlib.AsyncExitStack()
+        self._web: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        folder = tempfile.TemporaryDirectory(prefix="voiceprint_nb-", ignore_cleanup_errors=True)
+        self._scratch = Path(self._stack.enter_context(folder))
+        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="voiceprint-intake")
+        self._stack.callback(self._threads.shutdown, wait=False, cancel_futures=True)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    def parse(self, cell: object) -> sources.Source:
+        """Step 1: what the cell holds; raises `RowError`."""
+        return sources.parse(cell, bases=self._request.bases)
+
+    @contextlib.asynccontextmanager
+    async def clip(self, source: looking.Lookable | sources.UrlSource) -> AsyncIterator[clips.Clip]:
+        """Steps 2 and 3: the admitted clip; what was copied for it is removed at the end."""
+        paths: list[Path] = []
+        try:
+            if isinstance(source, sources.UrlSource):
+                file = await looking.look_remote(source, self._scratch, await self._web_client())
+            else:
+                file = await self._in_thread(partial(looking.look_local, source, self._scratch))
+            paths.append(file.path)
+            admit = partial(clips.admit, file, fit=self._request.fit, scratch=self._scratch)
+            clip = await self._in_thread(admit)
+            paths.append(clip.path)
+            yield clip
+        finally:
+            for path in paths:
+                if path.parent == self._scratch:
+                    path.unlink(missing_ok=True)
+
+    async def check(self, cell: object) -> Outcome:
+        """What can be known of one cell without asking any service."""
+        try:
+            source = self.parse(cell)
+            if isinstance(source, sources.MediaSource):
+                return Outcome("ok", warning="A media:// key is measured by the service only.")
+            async with self.clip(source) as clip:
+                return Outcome.of_clip(clip)
+        except RowError as error:
+            return Outcome.of_error(error)
+
+    async def _web_client(self) -> httpx.AsyncClient:
+        import httpx
+
+        if self._web is None:
+            client = httpx.AsyncClient(limits=httpx.Limits(max_connections=_WORKERS))
+            self._web = await self._stack.enter_async_context(client)
+        return self._web
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+async def check_all(cells: Sequence[object], request: Request, tally: Tally) -> dict[int, Outcome]:
+    """Check every cell; outcomes by position."""
+    outcomes: dict[int, Outcome] = {}
+
+    async def work(inspector: Inspector, positions: Iterator[int]) -> None:
+        for position in positions:
+            tally.step(position, "checking")
+            outcome = outcomes[position] = await inspector.check(cells[position])
+            tally.ended(position, outcome.state, outcome.error_code, outcome.error)
+
+    positions = iter(range(len(cells)))
+    try:
+        async with Inspector(request) as inspector, asyncio.TaskGroup() as group:
+            for _ in range(min(_WORKERS, len(cells))):
+                group.create_task(work(inspector, positions))
+    finally:
+        tally.end()
+    return outcomes

@@ -1,0 +1,119 @@
+"""The values that a run passes around: what is asked, where, and how each row ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from voiceprint_nb.audio import AudioFacts
+from voiceprint_nb.client.transport import Api
+from voiceprint_nb.errors import RowError
+from voiceprint_nb.intake.clips import Clip, Fit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one row ended.
+
+    Attributes
+    ----------
+    status : str
+        ``succeeded``, ``invalid``, ``failed``, ``canceled``, ``pending``; ``ok`` for a mere check.
+    voiceprint : str or None
+        The voiceprint text of a succeeded row.
+    error_code, error : str or None
+        Stable code and one sentence that says what to do.
+    warning : str or None
+        What lowers the quality, in a sentence.
+    job_id : str or None
+        The service's name for the job.
+    source : str or None
+        ``new`` or ``reused`` for succeeded rows.
+    duration_s : float or None
+        Seconds of audio that are used.
+    facts : AudioFacts or None
+        What the file's header says, where it was looked at.
+    n_bytes : int or None
+        Size of the file that is submitted.
+    """
+
+    status: str
+    voiceprint: str | None = field(default=None, repr=False)
+    error_code: str | None = None
+    error: str | None = None
+    warning: str | None = None
+    job_id: str | None = None
+    source: str | None = None
+    duration_s: float | None = None
+    facts: AudioFacts | None = None
+    n_bytes: int | None = None
+
+    @classmethod
+    def of_error(cls, error: RowError) -> Outcome:
+        """A row that cannot go on."""
+        duration_s = error.facts.duration_s if error.facts else None
+        return cls(
+            error.status, error_code=error.code, error=str(error), duration_s=duration_s, facts=error.facts
+        )
+
+    @classmethod
+    def of_clip(cls, clip: Clip) -> Outcome:
+        """A row whose clip would be admitted."""
+        return cls(
+            "ok", warning=clip.warning, duration_s=clip.duration_s, facts=clip.facts, n_bytes=clip.n_bytes
+        )
+
+    @property
+    def state(self) -> str:
+        """The tally's name for the status."""
+        return "reused" if self.source == "reused" else self.status
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for every row.
+
+    Attributes
+    ----------
+    bases : tuple of Path
+        Folders for relative paths.
+    fit : {"error", "best", "head"}
+        What happens to clips longer than the limit.
+    model : str or None
+        Model to ask for.
+    """
+
+    bases: tuple[Path, ...] = ()
+    fit: Fit = "error"
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Service:
+    """How to reach a service.
+
+    Attributes
+    ----------
+    open_api : callable
+        Makes the (unopened) client.
+    identity : str
+        Name under which the ledger keeps results: service and account.
+    poll_s : float
+        Pause between rounds of asking for jobs, in seconds.
+    in_flight : int
+        Rows worked on at the same time.
+    sees_private_hosts : bool
+        Whether the service can fetch addresses of this machine and its network.
+    """
+
+    open_api: Callable[[], Api]
+    identity: str
+    poll_s: float
+    in_flight: int
+    sees_private_hosts: bool
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Stands in for a cell whose audio was in memory when its run was recorded."""

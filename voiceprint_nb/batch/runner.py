@@ -1,0 +1,191 @@
+"""The path of a row, and the fan-out over all rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from voiceprint_nb.batch.inspecting import Inspector
+from voiceprint_nb.batch.orders import Orders
+from voiceprint_nb.batch.outcomes import Kept, Outcome, Request, Service
+from voiceprint_nb.batch.progress import Tally
+from voiceprint_nb.batch.store import Ledger, request_key
+from voiceprint_nb.errors import KeyRefused, NoCredit, RowError, ServiceError
+from voiceprint_nb.intake.clips import Clip
+from voiceprint_nb.intake.sources import MediaSource, Source
+
+
+class Batch:
+    """Voiceprints for many cells.
+
+    Parameters
+    ----------
+    cells : sequence
+        One cell a row; a `Kept` stands for audio that is no longer in memory.
+    request : Request
+        What is asked for each.
+    service : Service
+        Where.
+    ledger : Ledger
+        What is known already, and where results are kept first.
+    run_id : str
+        The run's name in the ledger.
+    tally : Tally
+        Hears of every step.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[object],
+        *,
+        request: Request,
+        service: Service,
+        ledger: Ledger,
+        run_id: str,
+        tally: Tally,
+    ) -> None:
+        self._cells = cells
+        self._service = service
+        self._ledger = ledger
+        self._run_id = run_id
+        self._tally = tally
+        self._model = request.model
+        self._inspector = Inspector(request)
+        self._leaders: dict[str, asyncio.Future[Outcome]] = {}
+        self.outcomes: dict[int, Outcome] = {}
+
+    async def run(self) -> None:
+        """Work on all rows; `outcomes` fills as they end, and holds every row in the end.
+
+        Raises
+        ------
+        ServiceError
+            What is wrong for all rows: the key, the credit, the service itself.
+        """
+        positions = iter(range(len(self._cells)))
+        try:
+            async with self._inspector, Orders(self._service, self._ledger, self._model) as self._orders:
+                self._tally.waiting_for_limit = self._orders.waiting_for_limit
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self._service.in_flight, len(self._cells))):
+                        group.create_task(self._work(positions))
+        except BaseExceptionGroup as errors:
+            error = _first(errors)
+            self._tally.stop(str(error))
+            raise error from None
+        finally:
+            for position in range(len(self._cells)):
+                if position not in self.outcomes:
+                    self._end(position, self._stopped(position))
+            self._tally.end()
+
+    async def run_row(self, position: int) -> Outcome:
+        """The path of a row; each step takes a value and returns the next."""
+        cell = self._cells[position]
+        if isinstance(cell, Kept):
+            return await self._kept_row(position)
+        self._tally.step(position, "checking")
+        source = self._inspector.parse(cell)
+        if isinstance(source, MediaSource):
+            key = self._note(position, source.key)
+            return await self._once(key, partial(self._order, position, key, source.key))
+        async with self._inspector.clip(source) as clip:
+            key = self._note(position, clip.digest)
+            outcome = await self._once(key, partial(self._order, position, key, source, clip))
+            return _with_clip(outcome, clip)
+
+    async def _order(
+        self, position: int, key: str, source: Source | str, clip: Clip | None = None
+    ) -> Outcome:
+        while (outcome := await self._orders.known(key)) is None:
+            await self._orders.check_key()
+            self._tally.step(position, "uploading")
+            url = (
+                source if isinstance(source, str) or clip is None else await self._orders.reach(source, clip)
+            )
+            self._tally.step(position, "running")
+            if (job_id := await self._orders.submit(key, str(url))) is not None:
+                return await self._orders.collect(key, job_id)
+        return outcome
+
+    async def _kept_row(self, position: int) -> Outcome:
+        key = self._ledger.key_of_row(self._run_id, position)
+        return await self._once(key, partial(self._known_or_gone, key)) if key else _GONE
+
+    async def _known_or_gone(self, key: str) -> Outcome:
+        return await self._orders.known(key) or _GONE
+
+    async def _work(self, positions: Iterator[int]) -> None:
+        for position in positions:
+            try:
+                outcome = await self.run_row(position)
+            except RowError as error:
+                outcome = Outcome.of_error(error)
+            except ServiceError as error:
+                if error.concerns_all_rows or isinstance(error, (KeyRefused, NoCredit)):
+                    raise
+                outcome = Outcome("failed", error_code=error.code, error=f"{error} Run the line again.")
+            self._end(position, outcome)
+
+    async def _once(self, key: str, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Equal requests of one run share one job: the first does the work, the others take its outcome."""
+        if (leader := self._leaders.get(key)) is not None:
+            outcome = await asyncio.shield(leader)
+            return replace(outcome, source="reused") if outcome.status == "succeeded" else outcome
+        leader = self._leaders[key] = asyncio.get_running_loop().create_future()
+        try:
+            outcome = await work()
+        except RowError as error:
+            outcome = Outcome.of_error(error)
+        except ServiceError as error:
+            leader.set_exception(error)
+            leader.exception()  # marks it as seen: there may be no followers
+            raise
+        except BaseException:
+            leader.cancel()
+            raise
+        leader.set_result(outcome)
+        return outcome
+
+    def _note(self, position: int, content: str) -> str:
+        key = request_key("voiceprint", content, self._model or "", self._service.identity)
+        self._ledger.note_row(self._run_id, position, key)
+        return key
+
+    def _end(self, position: int, outcome: Outcome) -> None:
+        self.outcomes[position] = outcome
+        self._tally.ended(position, outcome.state, outcome.error_code, outcome.error)
+
+    def _stopped(self, position: int) -> Outcome:
+        key = self._ledger.key_of_row(self._run_id, position)
+        entry = self._ledger.find(key) if key else None
+        if entry is not None and entry.state == "open":
+            said = "The run was stopped while the job ran: resume() collects it."
+            return Outcome("pending", error_code="canceled", error=said, job_id=entry.job_id)
+        said = "The run was stopped before this row was finished: resume() goes on."
+        return Outcome("canceled", error_code="canceled", error=said)
+
+
+_GONE = Outcome(
+    "invalid",
+    error_code="unsupported_cell",
+    error="The cell held audio in memory, which is gone: call voiceprints() with the frame again.",
+)
+
+
+def _with_clip(outcome: Outcome, clip: Clip) -> Outcome:
+    sentences = [sentence for sentence in (clip.warning, outcome.warning) if sentence]
+    return replace(
+        outcome,
+        warning=" ".join(sentences) or None,
+        duration_s=clip.duration_s,
+        facts=clip.facts,
+        n_bytes=clip.n_bytes,
+    )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,162 @@
+"""``voiceprint-nb``: the verbs in a terminal, from CSV or Parquet to CSV or Parquet.
+
+Exit status: 0 every row succeeded, 1 some did not, 2 the call was wrong, 3 the service refused or is down,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from voiceprint_nb.errors import MissingExtra, ServiceError, UsageError
+from voiceprint_nb.notebook import verbs
+
+ALL_ROWS, SOME_ROWS, BAD_CALL, BAD_SERVICE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("command")
+    try:
+        return _COMMANDS[command](**arguments)
+    except ServiceError as error:
+        print(f"voiceprint-nb: {error}", file=sys.stderr)
+        return BAD_SERVICE
+    except UsageError as error:
+        print(f"voiceprint-nb: {error}", file=sys.stderr)
+        return BAD_CALL
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _check(*, manifest: Path, column: str | None, out: Path | None, base: list[str], fit: str) -> int:
+    frame = read_table(manifest)
+    result = verbs.check(frame, column, fit=fit, base=_bases(base, manifest), overwrite=True)
+    write_table(result, out)
+    return ALL_ROWS if (result.vp_status == "ok").all() else SOME_ROWS
+
+
+def _run(
+    *, manifest: Path, column: str | None, out: Path | None, base: list[str], fit: str, **options: Any
+) -> int:
+    frame = read_table(manifest)
+    result = verbs.voiceprints(frame, column, fit=fit, base=_bases(base, manifest), overwrite=True, **options)
+    return _finish(result, out)
+
+
+def _resume(*, run_id: str | None, out: Path | None, **options: Any) -> int:
+    return _finish(verbs.resume(run_id, **options), out)
+
+
+def _runs(*, out: Path | None) -> int:
+    write_table(verbs.runs(), out)
+    return ALL_ROWS
+
+
+def _forget(*, run_id: str | None, everything: bool) -> int:
+    print(f"{verbs.forget(run_id, everything=everything)} voiceprints deleted.")
+    return ALL_ROWS
+
+
+def _compare(*, manifest: Path, label: str | None, out: Path | None) -> int:
+    matrix = verbs.compare(read_table(manifest), label)
+    write_table(matrix.reset_index(names=label or "row").rename(columns=str), out)
+    return ALL_ROWS
+
+
+_COMMANDS: dict[str, Callable[..., int]] = {
+    "check": _check,
+    "run": _run,
+    "resume": _resume,
+    "runs": _runs,
+    "forget": _forget,
+    "compare": _compare,
+}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read CSV (``.csv``, ``.tsv``) or Parquet, by the file's ending."""
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+    except ImportError as error:
+        raise MissingExtra("Parquet needs pyarrow: pip install 'voiceprint_nb[parquet]'.") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{str(path)!r} cannot be read as a table: {error}") from error
+
+
+def write_table(frame: pd.DataFrame, path: Path | None) -> None:
+    """Write CSV or Parquet readable by the user only; without a path, print the table without voiceprints."""
+    if path is None:
+        shown = frame.drop(columns=[name for name in frame if str(name).endswith("voiceprint")])
+        print(shown.to_string(index=False, na_rep=""))
+        return
+    if path.suffix not in (".csv", ".tsv", ".parquet"):
+        raise UsageError(f"{path.name!r} has no known ending: use .csv, .tsv or .parquet.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)  # voiceprints are biometric data
+    try:
+        if path.suffix == ".parquet":
+            frame.to_parquet(path)
+        else:
+            frame.to_csv(path, sep="\t" if path.suffix == ".tsv" else ",", index=False)
+    except ImportError as error:
+        raise MissingExtra("Parquet needs pyarrow: pip install 'voiceprint_nb[parquet]'.") from error
+
+
+def _finish(result: pd.DataFrame, out: Path | None) -> int:
+    write_table(result, out)
+    counts = result.attrs["voiceprint_nb"]["counts"]
+    status = ALL_ROWS if set(counts) <= {"succeeded", "reused"} else SOME_ROWS
+    if status == SOME_ROWS and out is not None:
+        print(f"Some rows have no voiceprint: see their vp_error in {str(out)!r}.", file=sys.stderr)
+    return status
+
+
+def _bases(base: list[str], manifest: Path) -> list[str | Path]:
+    """Folders for relative paths: the named ones, else the current one, then the manifest's own."""
+    return list(base) or [Path.cwd(), manifest.parent]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="voiceprint-nb", description="Voiceprints for a table of audio.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="check every clip against the limits, offline")
+    run = commands.add_parser("run", help="a voiceprint for every row")
+    resume = commands.add_parser("resume", help="go on with a run; nothing is bought twice")
+    runs = commands.add_parser("runs", help="list the runs that the ledger keeps")
+    forget = commands.add_parser("forget", help="delete a run and its voiceprints")
+    compare = commands.add_parser("compare", help="cosine of every voiceprint with every other")
+    for command in (check, run):
+        command.add_argument("manifest", type=Path, help="CSV, TSV or Parquet file")
+        command.add_argument("--column", help="column that holds the audio (default: audio)")
+        command.add_argument(
+            "--base",
+            action="append",
+            default=[],
+            help="folder for relative paths (default: the current one, then the manifest's own)",
+        )
+        command.add_argument(
+            "--fit", default="error", choices=("error", "best", "head"), help="for clips over 30 s"
+        )
+    for command in (run, resume):
+        command.add_argument(
+            "--service", help="local, pyannoteai or an address (the key: PYANNOTEAI_API_KEY)"
+        )
+    run.add_argument("--model", help="model to ask for")
+    resume.add_argument("run_id", nargs="?", help="default: the newest unfinished run")
+    forget.add_argument("run_id", nargs="?")
+    forget.add_argument("--everything", action="store_true", help="all runs and all voiceprints")
+    compare.add_argument("manifest", type=Path, help="result of run")
+    compare.add_argument("--label", help="column that names the rows")
+    for command in (check, run, resume, runs, compare):
+        command.add_argument("--out", type=Path, help="write a CSV, TSV or Parquet file instead of printing")
+    return parser

@@ -1,0 +1,43 @@
+"""``df.voiceprint``: the verbs as methods of a DataFrame."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from voiceprint_nb.notebook.runs import Run
+
+
+@pd.api.extensions.register_dataframe_accessor("voiceprint")
+class VoiceprintAccessor:
+    """Verbs over this frame; see the functions of the same package for their arguments."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._frame = frame
+
+    def check(self, column: Hashable | None = None, **options: Any) -> pd.DataFrame:
+        """As `voiceprint_nb.check`."""
+        from voiceprint_nb.notebook import verbs
+
+        return verbs.check(self._frame, column, **options)
+
+    def extract(self, column: Hashable | None = None, **options: Any) -> pd.DataFrame:
+        """As `voiceprint_nb.voiceprints`."""
+        from voiceprint_nb.notebook import verbs
+
+        return verbs.voiceprints(self._frame, column, **options)
+
+    def submit(self, column: Hashable | None = None, **options: Any) -> Run:
+        """As `voiceprint_nb.submit`."""
+        from voiceprint_nb.notebook import verbs
+
+        return verbs.submit(self._frame, column, **options)
+
+    def compare(self, label: Hashable | None = None) -> pd.DataFrame:
+        """As `voiceprint_nb.compare`."""
+        from voiceprint_nb.notebook import verbs
+
+        return verbs.compare(self._frame, label)

@@ -1,0 +1,46 @@
+"""From settings to a service that a run can use; the only place that joins client side and local service."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING
+
+from voiceprint_nb.batch.outcomes import Service
+from voiceprint_nb.batch.store import Ledger
+from voiceprint_nb.client.transport import Api
+from voiceprint_nb.settings import Settings
+
+if TYPE_CHECKING:
+    from voiceprint_nb.service.local import LocalService
+
+_LOCAL_POLL_S, _LOOPBACK_POLL_S, _REMOTE_POLL_S = 0.05, 0.2, 3.0
+_LOCAL_IN_FLIGHT, _REMOTE_IN_FLIGHT = 32, 64
+
+
+def connect(settings: Settings, ledger: Ledger) -> Service:
+    """How to reach the service of these settings; nothing is sent yet."""
+    if settings.is_local:
+        local = _local_service(os.getpid())
+        return Service(
+            open_api=lambda: Api(base_url=local.base_url, api_key=None, transport=local.transport()),
+            identity=local.identity,
+            poll_s=_LOCAL_POLL_S,
+            in_flight=_LOCAL_IN_FLIGHT,
+            sees_private_hosts=True,
+        )
+    return Service(
+        open_api=lambda: Api(base_url=settings.service, api_key=settings.api_key),
+        identity=f"{settings.service} {ledger.account(settings.api_key)}",
+        poll_s=_LOOPBACK_POLL_S if settings.is_loopback else _REMOTE_POLL_S,
+        in_flight=_REMOTE_IN_FLIGHT,
+        sees_private_hosts=settings.is_loopback,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _local_service(_pid: int) -> LocalService:
+    """One local service a process, so that its network is loaded once; a forked child gets its own."""
+    from voiceprint_nb.service.local import LocalService
+
+    return LocalService()

@@ -1,0 +1,357 @@
+"""The verbs: check, voiceprints, voiceprint, submit, resume, runs, forget, compare."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from voiceprint_nb.errors import RowError, UsageError
+from voiceprint_nb.notebook import frames
+from voiceprint_nb.notebook.frames import Data
+from voiceprint_nb.notebook.runs import Call, Run, Session, recorded
+from voiceprint_nb.notebook.voiceprint import Voiceprint
+from voiceprint_nb.settings import Settings, resolve
+
+Base = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def check(
+    data: Data,
+    column: Hashable | None = None,
+    *,
+    fit: str = "error",
+    base: Base | None = None,
+    prefix: str = frames.DEFAULT_PREFIX,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Check every clip against the limits, without any service.
+
+    Parameters
+    ----------
+    data : DataFrame, Series or list
+        Rows of audio; never changed.
+    column : hashable, optional
+        Column that holds the audio; by default ``audio``, or the only one.
+    fit : {"error", "best", "head"}
+        What to do with clips over 30 s: refuse, take the most speech-rich 30 s, or the first 30 s.
+    base : path or list of paths, optional
+        Folders for relative paths; by default the current one.
+    prefix : str
+        Start of the new columns' names.
+    overwrite : bool
+        Replace columns of these names.
+    progress : bool
+        Show progress.
+
+    Returns
+    -------
+    DataFrame
+        The rows with ``vp_status`` (``ok`` or ``invalid``), ``vp_error_code``, ``vp_error``, ``vp_warning``,
+        ``vp_duration_s``, ``vp_sample_rate_hz``, ``vp_channels``, ``vp_format``, ``vp_n_bytes``.
+
+    Raises
+    ------
+    UsageError
+        The call itself is wrong.
+
+    Examples
+    --------
+    >>> out = check(["no-such-file.wav"], progress=False)
+    >>> out.vp_error_code.tolist()
+    ['file_not_found']
+    """
+    from voiceprint_nb.batch.bridge import loop_thread
+    from voiceprint_nb.batch.inspecting import check_all
+    from voiceprint_nb.batch.outcomes import Request
+    from voiceprint_nb.batch.progress import Tally
+    from voiceprint_nb.notebook import views
+
+    frame, column = frames.as_frame(data, column)
+    names = frames.check_names(prefix)
+    frames.refuse_collisions(frame, names, overwrite=overwrite)
+    tally = Tally(len(frame), title="check")
+    request = Request(frames.bases_of(base), frames.fit_of(fit))
+    meter = views.meter_for(progress, "")
+    background = loop_thread().start(check_all(frames.cells_of(frame, column), request, tally))
+    outcomes = background.wait(tick=(lambda: meter.show(tally.snapshot())) if meter else None)
+    return frames.with_outcomes(frame, outcomes, names)
+
+
+def voiceprints(
+    data: Data,
+    column: Hashable | None = None,
+    *,
+    service: str | None = None,
+    api_key: str | None = None,
+    model: str | None = None,
+    fit: str = "error",
+    base: Base | None = None,
+    prefix: str = frames.DEFAULT_PREFIX,
+    overwrite: bool = False,
+    progress: bool = True,
+    ledger: bool = True,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> pd.DataFrame:
+    """A voiceprint for every row; blocks until all rows have ended.
+
+    Rows that cannot be used say why in their columns; nothing that was finished once is bought again.
+
+    Parameters
+    ----------
+    data, column, fit, base, prefix, overwrite, progress
+        As in `check`.
+    service : str, optional
+        ``"local"``, ``"pyannoteai"`` or an address. By default hosted if there is a key, else local.
+    api_key : str, optional
+        Key of the hosted service; by default from ``PYANNOTEAI_API_KEY``.
+    model : str, optional
+        Model to ask for, such as ``"precision-2"``; by default the service's own choice.
+    ledger : bool
+        Keep results on disk, so that they are reused and the run can be resumed.
+    data_dir : path, optional
+        Folder of the ledger; by default the user's data folder.
+
+    Returns
+    -------
+    DataFrame
+        The rows with ``voiceprint``, ``vp_status``, ``vp_error_code``, ``vp_error``, ``vp_warning``,
+        ``vp_job_id``, ``vp_duration_s`` and ``vp_source``; ``attrs["voiceprint_nb"]`` tells about the run.
+
+    Raises
+    ------
+    UsageError
+        The call itself is wrong.
+    ServiceError
+        No row can go on (key, credit, service down); its ``partial`` holds the finished rows.
+
+    Examples
+    --------
+    >>> out = voiceprints(["no-such-file.wav"], service="local", progress=False, ledger=False)
+    >>> out.vp_status.tolist()
+    ['invalid']
+    """
+    settings = resolve(service=service, api_key=api_key, model=model, data_dir=_path(data_dir))
+    session = _session(
+        data, column, settings, fit=fit, base=base, prefix=prefix, overwrite=overwrite, keep=ledger
+    )
+    return session.block(progress=progress)
+
+
+def submit(
+    data: Data,
+    column: Hashable | None = None,
+    *,
+    service: str | None = None,
+    api_key: str | None = None,
+    model: str | None = None,
+    fit: str = "error",
+    base: Base | None = None,
+    prefix: str = frames.DEFAULT_PREFIX,
+    overwrite: bool = False,
+    progress: bool = True,
+    ledger: bool = True,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Run:
+    """As `voiceprints`, but returns at once with a `Run` that goes on in the background."""
+    settings = resolve(service=service, api_key=api_key, model=model, data_dir=_path(data_dir))
+    session = _session(
+        data, column, settings, fit=fit, base=base, prefix=prefix, overwrite=overwrite, keep=ledger
+    )
+    return Run(session, progress=progress)
+
+
+def resume(
+    run_id: str | None = None,
+    *,
+    service: str | None = None,
+    api_key: str | None = None,
+    progress: bool = True,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> pd.DataFrame:
+    """Go on with a run after a crash, a closed tab, another day; nothing is bought twice.
+
+    Parameters
+    ----------
+    run_id : str, optional
+        As `runs` lists it; by default the newest unfinished run, else the newest.
+    service : str, optional
+        By default the one that the run used.
+    api_key, progress, data_dir
+        As in `voiceprints`.
+
+    Returns
+    -------
+    DataFrame
+        As `voiceprints`, with all columns of the run's frame.
+
+    Raises
+    ------
+    UsageError
+        There is no such run, or its frame was not kept.
+    """
+    folder = resolve(service="local", data_dir=_path(data_dir)).data_dir
+    record = recorded(folder, run_id)
+    call = Call.from_json(record.call)
+    settings = resolve(service=service or call.service, api_key=api_key, model=call.model, data_dir=folder)
+    session = Session(frames.unpack(record.frame), call, settings, record=record)
+    return session.block(progress=progress)
+
+
+def voiceprint(
+    clip: object,
+    *,
+    service: str | None = None,
+    api_key: str | None = None,
+    model: str | None = None,
+    fit: str = "error",
+    base: Base | None = None,
+    ledger: bool = True,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Voiceprint:
+    """The voiceprint of one clip: path, address, bytes, open file or ``(samples, sample_rate_hz)``.
+
+    Raises
+    ------
+    RowError
+        The clip cannot be used; its ``code`` is one of the documented error codes.
+    UsageError, ServiceError
+        As in `voiceprints`.
+
+    Examples
+    --------
+    >>> voiceprint("data/samples/ada-1.wav", service="local", ledger=False)  # doctest: +SKIP
+    <Voiceprint of 4.1 s>
+    """
+    out = voiceprints(
+        [clip],
+        service=service,
+        api_key=api_key,
+        model=model,
+        fit=fit,
+        base=base,
+        progress=False,
+        ledger=ledger,
+        data_dir=data_dir,
+    )
+    row = out.iloc[0]
+    if row.vp_status != "succeeded":
+        raise RowError(row.vp_error_code, row.vp_error)
+    warning = None if pd.isna(row.vp_warning) else str(row.vp_warning)
+    return Voiceprint(str(row.voiceprint), float(row.vp_duration_s), warning)
+
+
+def runs(*, data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """The runs that the ledger keeps, newest first: id, times, service, rows and counts by state."""
+    from voiceprint_nb.batch.store import Ledger
+
+    with Ledger(resolve(service="local", data_dir=_path(data_dir)).data_dir) as ledger:
+        records = ledger.runs()
+    rows = [
+        {
+            "run_id": run.run_id,
+            "started_at": pd.Timestamp(run.started_at, unit="s", tz="UTC").floor("s"),
+            "state": "unfinished" if run.finished_at is None else "finished",
+            "service": run.destination,
+            "rows": run.n_rows,
+            "counts": ", ".join(f"{n} {state}" for state, n in run.counts.items()),
+        }
+        for run in records
+    ]
+    return pd.DataFrame(rows, columns=["run_id", "started_at", "state", "service", "rows", "counts"])
+
+
+def forget(
+    run_id: str | None = None,
+    *,
+    everything: bool = False,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> int:
+    """Delete a run and its voiceprints from the ledger, or everything.
+
+    Results that another run shares stay with that run. Your DataFrames and files are not touched.
+
+    Returns
+    -------
+    int
+        How many voiceprints were deleted.
+
+    Raises
+    ------
+    UsageError
+        Neither or both of ``run_id`` and ``everything``, or no such run.
+    """
+    from voiceprint_nb.batch.store import Ledger
+
+    if (run_id is None) == (not everything):
+        raise UsageError("Say what to forget: forget(run_id), with an id from runs(), or everything=True.")
+    with Ledger(resolve(service="local", data_dir=_path(data_dir)).data_dir) as ledger:
+        if run_id is None:
+            return ledger.forget_everything()
+        if run_id not in [run.run_id for run in ledger.runs()]:
+            raise UsageError(f"The ledger knows no run {run_id!r}: runs() lists what it has.")
+        return ledger.forget([run_id])
+
+
+def compare(data: pd.DataFrame | Sequence[Voiceprint | str], label: Hashable | None = None) -> pd.DataFrame:
+    """Cosine similarity of every voiceprint with every other.
+
+    Parameters
+    ----------
+    data : DataFrame or sequence
+        A result of `voiceprints` (rows without a print are left out), or voiceprints themselves.
+    label : hashable, optional
+        Column that names rows and columns of the matrix; by default the frame's index.
+
+    Returns
+    -------
+    DataFrame of shape (prints, prints), float32
+        Cosines in [-1, 1]; 1 on the diagonal. For the default model, clips of one speaker mostly lie above
+        0.75, and 0.755 is where both kinds of error are equally frequent.
+
+    Raises
+    ------
+    UsageError
+        No voiceprint column, hosted (opaque) prints, or prints of different models.
+    """
+    from voiceprint_nb.analysis import similarity
+
+    if isinstance(data, pd.DataFrame):
+        column = data.attrs.get("voiceprint_nb", {}).get("column", "voiceprint")
+        if column not in data.columns:
+            raise UsageError(f"The frame has no column {column!r}: pass the result of voiceprints().")
+        if label is not None and label not in data.columns:
+            raise UsageError(f"The frame has no column {label!r} to name the rows with.")
+        rows = data[data[column].notna()]
+        texts = [str(text) for text in rows[column]]
+        names = pd.Index(rows[label]) if label is not None else rows.index
+    else:
+        texts = [print_.text if isinstance(print_, Voiceprint) else str(print_) for print_ in data]
+        names = pd.RangeIndex(len(texts))
+    if not texts:
+        raise UsageError("There is no voiceprint to compare: see vp_error for the reason of each row.")
+    return pd.DataFrame(similarity.cosine_matrix(similarity.vectors(texts)), index=names, columns=names)
+
+
+def _session(
+    data: Data,
+    column: Hashable | None,
+    settings: Settings,
+    *,
+    fit: str,
+    base: Base | None,
+    prefix: str,
+    overwrite: bool,
+    keep: bool,
+) -> Session:
+    frame, column = frames.as_frame(data, column)
+    frames.refuse_collisions(frame, frames.result_names(prefix), overwrite=overwrite)
+    call = Call(column, prefix, frames.fit_of(fit), frames.bases_of(base), settings.service, settings.model)
+    return Session(frame, call, settings, keep=keep)
+
+
+def _path(folder: str | os.PathLike[str] | None) -> Path | None:
+    return None if folder is None else Path(folder)
