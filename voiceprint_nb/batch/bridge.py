@@ -108,7 +108,12 @@ class Background(Generic[T]):
 
     def cancel(self) -> None:
         """Ask the work to stop; it still cleans up."""
-        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+        # a turn of the loop later: a task that is cancelled before its first step would never end its future
+        self._loop.call_soon_threadsafe(self._loop.call_soon, self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._sliced().__await__()
