@@ -1,0 +1,37 @@
+# Two commands for newcomers: `make demo` and `make test`. PYTHON chooses the interpreter (3.11 or later).
+PYTHON ?= python3
+PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/demo
+	.venv/bin/python -m tools.demo
+
+test: .venv/test lint
+	.venv/bin/python -m pytest -n auto
+
+lint: .venv/test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: .venv/test
+	.venv/bin/python -m benchmarks.whole_path
+	.venv/bin/python -m benchmarks.quality
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "voiceprint_nb needs Python 3.11 or later; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/demo: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[analysis,parquet]'
+	@touch $@
+
+.venv/test: .venv/demo
+	$(PIP_INSTALL) --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
