@@ -2,12 +2,12 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from tools.notebooks import cleaned, leaks, run
 from voiceprint_nb.errors import ROW_CODES
 
 ROOT = Path(__file__).parent.parent
@@ -57,11 +57,6 @@ def test_linked_files_exist():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebook_runs_and_is_saved_with_outputs(path, tmp_path):
-    sys.path.insert(0, str(ROOT))
-    try:
-        from tools.notebooks import cleaned, leaks, run
-    finally:
-        sys.path.pop(0)
     executed = cleaned(run(path, tmp_path))
     assert leaks(executed) == []
     saved = nbformat.read(path, as_version=4)
