@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pandas as pd
 
@@ -13,10 +13,19 @@ if TYPE_CHECKING:
 
 @pd.api.extensions.register_dataframe_accessor("voiceprint")
 class VoiceprintAccessor:
-    """Verbs over this frame; see the functions of the same package for their arguments."""
+    """Verbs over this frame; see the functions of the same package for their arguments.
+
+    The column of voiceprints has the same name: it is ``df["voiceprint"]``, never ``df.voiceprint``.
+    """
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
+
+    def __repr__(self) -> str:
+        return "<df.voiceprint: check, extract, submit, compare; the column is df['voiceprint']>"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"df.voiceprint has no {name!r}: the column of that name is df['voiceprint'].")
 
     def check(self, column: Hashable | None = None, **options: Any) -> pd.DataFrame:
         """As `voiceprint_nb.check`."""

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from voiceprint_nb.batch.outcomes import Kept, Outcome
@@ -20,6 +21,7 @@ DEFAULT_PREFIX = "vp_"
 Frame = pd.DataFrame
 Data = pd.DataFrame | pd.Series | Iterable[object]
 
+_MOST_FRAME_BYTES = 64 * 2**20  # SQLite takes more, but a ledger is no store of data sets
 _RESULTS = ("status", "error_code", "error", "warning", "job_id", "duration_s", "source")
 _FACTS = ("status", "error_code", "error", "warning", "duration_s", "sample_rate_hz", "channels", "format")
 
@@ -39,7 +41,7 @@ def as_frame(data: Data, column: Hashable | None) -> tuple[pd.DataFrame, Hashabl
         name = column if column is not None else data.name if data.name is not None else DEFAULT_COLUMN
         return data.to_frame(name), name
     if not isinstance(data, pd.DataFrame):
-        if isinstance(data, (str, bytes, os.PathLike)) or not isinstance(data, Iterable):
+        if _is_no_list(data):
             raise UsageError(
                 "Pass a DataFrame, a Series or a list of clips; for a single clip use voiceprint(clip)."
             )
@@ -49,12 +51,29 @@ def as_frame(data: Data, column: Hashable | None) -> tuple[pd.DataFrame, Hashabl
         column = (
             DEFAULT_COLUMN if DEFAULT_COLUMN in data.columns or len(data.columns) != 1 else data.columns[0]
         )
-    if column not in data.columns:
+    if not _has_column(data, column):
         there = ", ".join(repr(name) for name in data.columns[:20])
         raise UsageError(f"The frame has no column {column!r}: name the one that holds the audio ({there}).")
     if isinstance(data[column], pd.DataFrame):
         raise UsageError(f"The frame has several columns named {column!r}: rename all but one.")
     return data, column
+
+
+def _is_no_list(data: object) -> bool:
+    """One clip, or something else that iterates over what are no clips: lines, keys, samples."""
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], (int, float, np.number)):
+        return True
+    if isinstance(data, np.ndarray) and data.dtype.kind in "biufc":
+        return True
+    single = (str, bytes, bytearray, memoryview, os.PathLike, Mapping)
+    return isinstance(data, single) or hasattr(data, "read") or not isinstance(data, Iterable)
+
+
+def _has_column(frame: pd.DataFrame, column: Hashable) -> bool:
+    try:
+        return column in frame.columns
+    except TypeError:  # an unhashable name, such as a list
+        return False
 
 
 def cells_of(frame: pd.DataFrame, column: Hashable) -> list[object]:
@@ -84,19 +103,51 @@ def result_names(prefix: str) -> dict[str, str]:
     return {"voiceprint": voiceprint} | {field: f"{prefix}{field}" for field in _RESULTS}
 
 
+def voiceprint_column(frame: pd.DataFrame) -> Hashable:
+    """The column of a result that holds the voiceprints.
+
+    Its attributes tell; where they were lost, as in CSV, it is ``voiceprint`` or the one name that ends so.
+
+    Raises
+    ------
+    UsageError
+        There is none, or more than one.
+    """
+    facts = frame.attrs.get("voiceprint_nb")
+    told = facts.get("column") if isinstance(facts, dict) else None
+    for name in (told, "voiceprint"):
+        if name is not None and name in frame.columns:
+            return str(name)
+    found = [name for name in frame.columns if str(name).endswith("voiceprint")]
+    if len(found) != 1:
+        raise UsageError("The frame has no column 'voiceprint': pass the result of voiceprints().")
+    return found[0]
+
+
 def check_names(prefix: str) -> dict[str, str]:
     """Names of the columns that a check adds, by what they hold."""
     return {field: f"{prefix}{field}" for field in (*_FACTS, "n_bytes")}
 
 
-def refuse_collisions(frame: pd.DataFrame, names: Mapping[str, str], *, overwrite: bool) -> None:
-    """Raise `UsageError` if a new column would replace one of the user's."""
+def without_taken(
+    frame: pd.DataFrame, column: Hashable, names: Mapping[str, str], *, overwrite: bool
+) -> pd.DataFrame:
+    """The frame without columns that new ones replace; the very frame if there are none.
+
+    Raises
+    ------
+    UsageError
+        A new column would replace one of the user's without ``overwrite``, or the audio itself.
+    """
     taken = [name for name in names.values() if name in frame.columns]
     if taken and not overwrite:
         raise UsageError(
             f"The frame already has {', '.join(map(repr, taken))}: pass overwrite=True to replace, or "
             "prefix= to choose other names."
         )
+    if column in taken:
+        raise UsageError(f"The result would replace the audio column {column!r}: choose another prefix=.")
+    return frame.drop(columns=taken) if taken else frame
 
 
 def with_outcomes(
@@ -104,15 +155,15 @@ def with_outcomes(
 ) -> pd.DataFrame:
     """A copy of the frame with outcomes as new columns, on the same index, in the same order.
 
-    Rows without an outcome are ``pending``. Text columns are of dtype ``string`` with missing values.
+    Rows without an outcome are ``pending``. New columns are of dtype ``string`` with missing values;
+    ``duration_s`` is ``float64``; rate, channels and bytes are ``Int64``.
     """
     rows = [outcomes.get(position, _PENDING) for position in range(len(frame))]
     columns = {
         name: _column([_value(row, field) for row in rows], _DTYPES.get(field, "string"))
         for field, name in names.items()
     }
-    kept = frame.drop(columns=[name for name in columns if name in frame.columns])
-    return kept.assign(**columns)
+    return frame.assign(**columns)
 
 
 _PENDING = Outcome("pending")
@@ -135,39 +186,67 @@ def _value(outcome: Outcome, field: str) -> Any:
 
 
 def pack(frame: pd.DataFrame, column: Hashable) -> bytes:
-    """The frame as bytes for the ledger; cells that hold audio in memory are left out.
+    """The frame and the place of its audio column as bytes for the ledger.
 
-    A pickle keeps index, dtypes and odd values; it is only ever read back from the user's own 0600 file.
-    Where a frame holds values that cannot be pickled, the audio column alone is kept.
+    Cells that hold audio in memory are left out. A pickle keeps index, dtypes and odd values; it is only ever
+    read back from the user's own 0600 file. Of a frame that cannot be pickled, or is too large for a ledger,
+    the audio column alone is kept.
     """
-    light = [cell if isinstance(cell, (str, Path)) else Kept() for cell in frame[column]]
-    packed = frame.copy()
-    packed[column] = pd.Series(light, index=frame.index, dtype=object)
+    place = _place(frame, column)
+    cells = [Kept() if _is_in_memory(cell) else cell for cell in frame[column]]
+    packed = frame.copy(deep=False)
+    if any(isinstance(cell, Kept) for cell in cells):
+        packed.isetitem(place, pd.Series(cells, index=frame.index, dtype=object))
     try:
-        return pickle.dumps(packed)
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return pickle.dumps(packed[[column]])
+        data = pickle.dumps((packed, place))
+    except Exception:  # cells of any type may fail in any way
+        data = b""
+    if 0 < len(data) <= _MOST_FRAME_BYTES:
+        return data
+    audio = packed.iloc[:, [place]].copy(deep=False)
+    audio.attrs = {}
+    return pickle.dumps((audio, 0))
 
 
-def unpack(data: bytes | None) -> pd.DataFrame:
-    """Read a packed frame; raises `UsageError` if there is none, or this pandas cannot."""
+def unpack(data: bytes | None) -> tuple[pd.DataFrame, Hashable]:
+    """Read a packed frame and the name of its audio column.
+
+    Only for bytes from a file that nobody else can write: see `voiceprint_nb.batch.store.is_private`.
+
+    Raises
+    ------
+    UsageError
+        There is none, or this pandas cannot read it.
+    """
     if data is None:
         raise UsageError("The ledger holds no frame for that run: call voiceprints() with the frame again.")
     try:
-        frame = pickle.loads(data)  # noqa: S301 - from the user's own 0600 ledger, checked by the caller
+        frame, place = pickle.loads(data)  # noqa: S301 - from the user's own 0600 ledger, checked by the caller
+        return frame, frame.columns[place]
     except Exception as error:  # pickles of other versions fail in many ways
         raise UsageError(
             f"The frame of that run was kept by another version ({type(error).__name__}): call voiceprints() "
             "with the frame again, finished rows are reused."
         ) from error
-    if not isinstance(frame, pd.DataFrame):
-        raise UsageError("The ledger holds no frame for that run: call voiceprints() with the frame again.")
-    return frame
 
 
 def without_kept(frame: pd.DataFrame, column: Hashable) -> pd.DataFrame:
-    """The frame with missing values where audio was in memory."""
-    cells = [None if isinstance(cell, Kept) else cell for cell in frame[column]]
-    cleaned = frame.copy()
-    cleaned[column] = pd.Series(cells, index=frame.index, dtype=object)
+    """The frame with missing values where audio was in memory; the very frame if there are none."""
+    cells = list(frame[column])
+    if not any(isinstance(cell, Kept) for cell in cells):
+        return frame
+    cleaned = frame.copy(deep=False)
+    left = [None if isinstance(cell, Kept) else cell for cell in cells]
+    cleaned.isetitem(_place(frame, column), pd.Series(left, index=frame.index, dtype=object))
     return cleaned
+
+
+def _place(frame: pd.DataFrame, column: Hashable) -> int:
+    return int(np.ravel(np.arange(len(frame.columns))[frame.columns.get_loc(column)])[0])
+
+
+def _is_in_memory(cell: object) -> bool:
+    """Whether the cell is audio, or unknown: no text, path, number or missing value."""
+    if isinstance(cell, (str, os.PathLike)):
+        return False
+    return isinstance(cell, bytes) or not pd.api.types.is_scalar(cell)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextvars
 import dataclasses
 import sys
 import time
-from collections.abc import Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ import pandas as pd
 
 from voiceprint_nb.batch.bridge import Background, loop_thread, ticking
 from voiceprint_nb.batch.outcomes import Request
-from voiceprint_nb.batch.progress import Meter, Snapshot, Tally
+from voiceprint_nb.batch.progress import LIVE_STATES, Meter, Snapshot, Tally
 from voiceprint_nb.batch.runner import Batch
-from voiceprint_nb.batch.store import Ledger, RunRecord
+from voiceprint_nb.batch.store import Ledger, RunRecord, is_private
 from voiceprint_nb.errors import ServiceError, UsageError
 from voiceprint_nb.intake.clips import Fit
 from voiceprint_nb.notebook import frames, services, views
@@ -35,14 +37,14 @@ class Call:
     model: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for the ledger."""
-        values = dataclasses.asdict(self)
+        """Plain values for the ledger; the column, which may be anything hashable, is kept with the frame."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values["column"]
         return values | {"bases": [str(base) for base in self.bases]}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Call:
+    def from_json(cls, values: Mapping[str, Any], *, column: Hashable) -> Call:
         """The call of a recorded run."""
-        column = tuple(values["column"]) if isinstance(values["column"], list) else values["column"]
         return cls(**{**values, "bases": tuple(map(Path, values["bases"])), "column": column})
 
 
@@ -82,7 +84,8 @@ class Session:
         except BaseException:
             self._ledger.close()
             raise
-        self.keep = keep
+        self._model = call.model or service.identity.partition("local:")[2] or None
+        self._keep = keep
         self.tally = Tally(len(frame), destination=settings.destination)
         self._batch = Batch(
             frames.cells_of(frame, call.column),
@@ -123,29 +126,45 @@ class Session:
         return {
             "run_id": self.run_id,
             "service": self._settings.service,
-            "model": self._call.model,
+            "model": self._model,
             "fit": self._call.fit,
             "column": frames.result_names(self._call.prefix)["voiceprint"],
             "counts": dict(snapshot.counts),
             "elapsed_s": round(snapshot.elapsed_s, 3),
-            "ended_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "ended_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if snapshot.ended else None,
         }
 
     def block(self, *, progress: bool) -> pd.DataFrame:
         """Run to the end in the calling cell; an interrupt stops the run and keeps what is finished."""
         meter = views.meter_for(progress, self._settings.destination)
         background = loop_thread().start(self.run())
+        return self.wait_for(background, tick=(lambda: meter.show(self.tally.snapshot())) if meter else None)
+
+    def wait_for(
+        self,
+        background: Background[None],
+        *,
+        tick: Callable[[], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> pd.DataFrame:
+        """Block until the run has ended, in whichever way; an interrupt stops it and says so."""
         try:
-            background.wait(tick=(lambda: meter.show(self.tally.snapshot())) if meter else None)
-        except KeyboardInterrupt:
-            done = self.tally.snapshot().done
-            if self.keep:
-                print(f"Stopped. {done} rows have ended; resume() goes on.", file=sys.stderr, flush=True)
-            raise
+            background.wait(tick=tick, timeout_s=timeout_s)
+        except concurrent.futures.CancelledError:
+            return self.result()
         except ServiceError as error:
             error.partial = self.result()
             raise
+        except KeyboardInterrupt:
+            print(self._farewell(), file=sys.stderr, flush=True)
+            raise
         return self.result()
+
+    def _farewell(self) -> str:
+        counts = self.tally.counts()
+        open_rows = sum(counts.get(state, 0) for state in (*LIVE_STATES, "canceled", "pending"))
+        kept = f"resume goes on with run {self.run_id}" if self._keep else "with ledger=False nothing is kept"
+        return f"Stopped. {len(self._frame) - open_rows} of {len(self._frame)} rows are finished; {kept}."
 
 
 class Run:
@@ -162,10 +181,13 @@ class Run:
 
     def __init__(self, session: Session, *, progress: bool) -> None:
         self._session = session
-        self._meter = self._new_meter(progress)
-        work = session.run()
-        self._background: Background[None] = loop_thread().start(
-            ticking(work, self._tick) if self._meter else work
+        self._meters: list[Meter] = []
+        if (meter := views.meter_for(progress, session.tally.destination, on_cancel=self.cancel)) is not None:
+            self._add(meter)
+        # Drawn by the loop's thread, so without the context of this cell, which will have ended: front ends
+        # and nbclient take what comes late as output of the cell that then runs.
+        self._background: Background[None] = contextvars.Context().run(
+            loop_thread().start, ticking(session.run(), self._tick)
         )
 
     @property
@@ -192,23 +214,18 @@ class Run:
         ServiceError
             What was wrong for all rows; its ``partial`` holds the finished ones.
         """
-        try:
-            self._background.wait(timeout_s=timeout_s)
-        except concurrent.futures.CancelledError:
-            return self._session.result()
-        except ServiceError as error:
-            error.partial = self._session.result()
-            raise
-        return self._session.result()
+        return self._session.wait_for(self._background, timeout_s=timeout_s)
 
     def cancel(self) -> None:
         """Stop new work; finished rows stay, submitted jobs are collected by `resume`."""
         self._background.cancel()
 
     def show(self) -> None:
-        """Draw the panel here; it shows the run from now on."""
-        self._meter = self._new_meter(progress=True)
-        self._tick()
+        """Draw the panel here as well, and keep it up to date; outside notebooks, write one line."""
+        if views.kernel_version() is None:
+            print(self._session.tally.snapshot(), file=sys.stderr, flush=True)
+        elif (meter := views.meter_for(True, "", on_cancel=self.cancel)) is not None:
+            self._add(meter)
 
     def __await__(self) -> Generator[Any, None, pd.DataFrame]:
         return self._awaited().__await__()
@@ -221,17 +238,22 @@ class Run:
         except ServiceError as error:
             error.partial = self._session.result()
             raise
+        except asyncio.CancelledError:  # as with a task: who stops waiting for it, stops it
+            self.cancel()
+            raise
         return self._session.result()
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id}: {self._session.tally.snapshot()}>"
 
-    def _new_meter(self, progress: bool) -> Meter | None:
-        return views.meter_for(progress, self._session.tally.destination, on_cancel=self.cancel)
+    def _add(self, meter: Meter) -> None:
+        meter.show(self._session.tally.snapshot())  # opened by the calling cell, not by the loop's thread
+        self._meters.append(meter)
+        meter.show(self._session.tally.snapshot())  # the run may have ended in between
 
     def _tick(self) -> None:
-        if self._meter is not None:
-            self._meter.show(self._session.tally.snapshot())
+        for meter in tuple(self._meters):
+            meter.show(self._session.tally.snapshot())
 
 
 def recorded(data_dir: Path, run_id: str | None) -> RunRecord:
@@ -240,9 +262,14 @@ def recorded(data_dir: Path, run_id: str | None) -> RunRecord:
     Raises
     ------
     UsageError
-        No such run, or nothing kept.
+        No such run, or others could have written the ledger: frames in it are pickles, which run code.
     """
     with Ledger(data_dir) as ledger:
+        if ledger.path is not None and not is_private(ledger.path):
+            raise UsageError(
+                f"Others may have changed the ledger {str(ledger.path)!r}, so it is not read back: if you "
+                "trust it, make it yours alone (chmod 600); else pass the frame to voiceprints() again."
+            )
         runs = ledger.runs()
     if run_id is not None:
         runs = [run for run in runs if run.run_id == run_id]

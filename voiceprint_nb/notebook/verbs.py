@@ -72,7 +72,7 @@ def check(
 
     frame, column = frames.as_frame(data, column)
     names = frames.check_names(prefix)
-    frames.refuse_collisions(frame, names, overwrite=overwrite)
+    frame = frames.without_taken(frame, column, names, overwrite=overwrite)
     tally = Tally(len(frame), title="check")
     request = Request(frames.bases_of(base), frames.fit_of(fit))
     meter = views.meter_for(progress, "")
@@ -191,13 +191,14 @@ def resume(
     Raises
     ------
     UsageError
-        There is no such run, or its frame was not kept.
+        There is no such run, its frame was not kept, or others can change the ledger.
     """
     folder = resolve(service="local", data_dir=_path(data_dir)).data_dir
     record = recorded(folder, run_id)
-    call = Call.from_json(record.call)
+    frame, column = frames.unpack(record.frame)
+    call = Call.from_json(record.call, column=column)
     settings = resolve(service=service or call.service, api_key=api_key, model=call.model, data_dir=folder)
-    session = Session(frames.unpack(record.frame), call, settings, record=record)
+    session = Session(frame, call, settings, record=record)
     return session.block(progress=progress)
 
 
@@ -296,13 +297,16 @@ def forget(
         return ledger.forget([run_id])
 
 
-def compare(data: pd.DataFrame | Sequence[Voiceprint | str], label: Hashable | None = None) -> pd.DataFrame:
+def compare(
+    data: pd.DataFrame | pd.Series | Sequence[Voiceprint | str], label: Hashable | None = None
+) -> pd.DataFrame:
     """Cosine similarity of every voiceprint with every other.
 
     Parameters
     ----------
-    data : DataFrame or sequence
-        A result of `voiceprints` (rows without a print are left out), or voiceprints themselves.
+    data : DataFrame, Series or sequence
+        A result of `voiceprints` or its voiceprint column (rows without a print are left out), or voiceprints
+        themselves.
     label : hashable, optional
         Column that names rows and columns of the matrix; by default the frame's index.
 
@@ -319,10 +323,10 @@ def compare(data: pd.DataFrame | Sequence[Voiceprint | str], label: Hashable | N
     """
     from voiceprint_nb.analysis import similarity
 
+    if isinstance(data, pd.Series):
+        data = data.to_frame("voiceprint")
     if isinstance(data, pd.DataFrame):
-        column = data.attrs.get("voiceprint_nb", {}).get("column", "voiceprint")
-        if column not in data.columns:
-            raise UsageError(f"The frame has no column {column!r}: pass the result of voiceprints().")
+        column = frames.voiceprint_column(data)
         if label is not None and label not in data.columns:
             raise UsageError(f"The frame has no column {label!r} to name the rows with.")
         rows = data[data[column].notna()]
@@ -348,7 +352,7 @@ def _session(
     keep: bool,
 ) -> Session:
     frame, column = frames.as_frame(data, column)
-    frames.refuse_collisions(frame, frames.result_names(prefix), overwrite=overwrite)
+    frame = frames.without_taken(frame, column, frames.result_names(prefix), overwrite=overwrite)
     call = Call(column, prefix, frames.fit_of(fit), frames.bases_of(base), settings.service, settings.model)
     return Session(frame, call, settings, keep=keep)
 

@@ -3,51 +3,89 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from voiceprint_nb.batch.progress import BarMeter, LineMeter, Meter
+from voiceprint_nb.batch.progress import BarMeter, LineMeter, Meter, Snapshot
+
+_EVERY_S = 0.2
+
+
+def kernel_version() -> tuple[int, ...] | None:
+    """Version of ipykernel in a kernel, ``()`` in kernels of another kind; None where there is no kernel."""
+    if getattr(_shell(), "kernel", None) is None:
+        return None
+    try:
+        version = metadata.version("ipykernel")
+    except metadata.PackageNotFoundError:
+        return ()
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def meter_for(
-    progress: bool, destination: str, *, on_cancel: Callable[[], None] | None = None
+    progress: bool,
+    destination: str,
+    *,
+    on_cancel: Callable[[], None] | None = None,
+    version: Callable[[], tuple[int, ...] | None] = kernel_version,
 ) -> Meter | None:
     """A view for this place, after the one line that says where the audio goes.
 
     The panel shows that line itself; everywhere else it is written to standard error, also without progress.
     """
-    if progress and in_kernel() and not kernel_trouble():
+    kernel = version()
+    trouble = kernel_trouble(kernel)
+    if progress and kernel is not None and trouble is None:
         from voiceprint_nb.notebook.widgets import PanelMeter
 
-        return PanelMeter(on_cancel=on_cancel)
+        return Paced(PanelMeter(on_cancel=on_cancel))
     if destination:
         print(destination, file=sys.stderr, flush=True)
     if not progress:
         return None
-    if in_kernel():
-        print(kernel_trouble(), file=sys.stderr, flush=True)
-    return BarMeter(sys.stderr) if sys.stderr.isatty() else LineMeter(sys.stderr)
+    if trouble is not None:
+        print(trouble, file=sys.stderr, flush=True)
+    return Paced(BarMeter(sys.stderr) if sys.stderr.isatty() else LineMeter(sys.stderr))
 
 
-def in_kernel() -> bool:
-    """Whether this code runs in a Jupyter kernel."""
-    return getattr(_shell(), "kernel", None) is not None
-
-
-def kernel_trouble() -> str | None:
+def kernel_trouble(version: tuple[int, ...] | None) -> str | None:
     """What is known to go wrong with this kernel's widgets, in a sentence."""
-    version = kernel_version()
     if version is not None and version[:2] == (7, 0):
         return "ipykernel 7.0 loses widget updates: upgrade to 7.1 or later. Progress is shown as text."
     return None
 
 
-def kernel_version() -> tuple[int, ...] | None:
-    """Version of ipykernel in a kernel, else None."""
-    if not in_kernel():
-        return None
-    return tuple(int(part) for part in metadata.version("ipykernel").split(".")[:2] if part.isdigit())
+class Paced:
+    """Keeps another meter to what `Meter` promises: five times a second at most, and the end exactly once.
+
+    A view that fails is given up with one sentence: a run that costs money does not end for it.
+    """
+
+    def __init__(self, meter: Meter, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._meter = meter
+        self._clock = clock
+        self._last_s = float("-inf")
+        self._over = False
+        self._lock = threading.Lock()  # a run's panel is opened by a cell and kept up by the loop's thread
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Pass the snapshot on, if it is time."""
+        with self._lock:
+            now_s = self._clock()
+            if self._over or not (snapshot.ended or now_s - self._last_s >= _EVERY_S):
+                return
+            self._last_s = now_s
+            try:
+                self._meter.show(snapshot)
+            except Exception as error:
+                self._over = True
+                name = type(error).__name__
+                print(f"Progress cannot be shown here ({name}); the run goes on.", file=sys.stderr)
+            else:
+                self._over = snapshot.ended
 
 
 def _shell() -> Any:

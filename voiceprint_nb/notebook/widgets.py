@@ -21,6 +21,7 @@ _COLOURS = {  # Okabe-Ito palette: distinguishable for colour-blind readers; eve
     "running": "#0072B2",
     "queued": "#8884",
 }
+_MOST_PROBLEMS = 8
 
 
 class PanelMeter:
@@ -37,47 +38,63 @@ class PanelMeter:
         self._handle: Any = None
         self._body: Any = None
         self._box: Any = None
-        self._drawn = ""
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw, if anything has changed."""
-        from IPython.display import HTML
+        """Draw; the first snapshot opens the panel, one that has ended closes it."""
+        from IPython.display import display
 
-        drawn = as_html(snapshot)
-        if self._handle is None:
-            self._open(drawn)
-        elif snapshot.ended:
-            self._handle.update(HTML(drawn))
-            for widget in (*self._box.children, self._box):
-                widget.close()
-        elif drawn != self._drawn:
-            self._body.value = drawn
-        self._drawn = drawn
+        if snapshot.ended:
+            bundle = {"text/plain": str(snapshot), "text/html": as_html(snapshot)}
+            if self._handle is None:
+                self._handle = display(bundle, raw=True, display_id=True)
+            else:
+                self._handle.update(bundle, raw=True)
+            if self._box is not None:
+                _close(self._box)
+        elif self._handle is None:
+            self._open(snapshot)
+        else:
+            self._body.value = as_html(snapshot)
 
-    def _open(self, drawn: str) -> None:
+    def _open(self, snapshot: Snapshot) -> None:
         import ipywidgets
         from IPython.display import display
 
-        self._body = ipywidgets.HTML(drawn)
+        self._body = ipywidgets.HTML(as_html(snapshot))
         children = [self._body]
         if (on_cancel := self._on_cancel) is not None:
             button = ipywidgets.Button(
                 description="Cancel", tooltip="Stop new work; submitted jobs stay resumable"
             )
-            button.on_click(lambda _: on_cancel())
+
+            def cancel(_: object) -> None:
+                button.disabled = True
+                on_cancel()
+
+            button.on_click(cancel)
             children.append(button)
         self._box = ipywidgets.VBox(children)
-        self._handle = display(self._box, display_id=True)
+        view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}
+        # a front end without widgets shows the text, and the HTML when the run has ended
+        bundle = {"text/plain": str(snapshot), "application/vnd.jupyter.widget-view+json": view}
+        self._handle = display(bundle, raw=True, display_id=True)
+
+
+def _close(widget: Any) -> None:
+    """Close a widget with its parts: ipywidgets leaves layouts and styles in the kernel otherwise."""
+    parts = [*getattr(widget, "children", ()), widget.layout, getattr(widget, "style", None)]
+    widget.close()
+    for part in parts:
+        if part is not None:
+            _close(part) if hasattr(part, "layout") else part.close()
 
 
 def as_html(snapshot: Snapshot) -> str:
     """The panel as self-contained HTML: bar, counts, time, where the audio goes, problems."""
     counts = snapshot.counts
     parts = [(state, counts[state]) for state in (*END_STATES, *LIVE_STATES[::-1]) if counts.get(state)]
-    total = max(1, snapshot.n_rows)
     bar = "".join(
-        f'<span title="{n} {state}" style="display:inline-block;height:14px;width:{100 * n / total:.3f}%;'
-        f'background:{_COLOURS[state]}"></span>'
+        f'<span title="{n} {state}" style="height:14px;flex:{n};background:{_COLOURS[state]}"></span>'
         for state, n in parts
     )
     legend = " &middot; ".join(
@@ -89,11 +106,11 @@ def as_html(snapshot: Snapshot) -> str:
         legend += f" &middot; {snapshot.waiting_for_limit} waiting for the limit"
     head = f"{snapshot.title}: {snapshot.done} of {snapshot.n_rows} rows"
     return (
-        '<div style="font-family:sans-serif;max-width:60em">'
+        '<div style="font-family:sans-serif;max-width:60em;overflow-wrap:anywhere">'
         f"<div><b>{html.escape(head)}</b>, {_time_text(snapshot)}</div>"
         f'<div role="progressbar" aria-valuemin="0" aria-valuemax="{snapshot.n_rows}" '
         f'aria-valuenow="{snapshot.done}" aria-label="{html.escape(head)}" '
-        f'style="margin:4px 0;line-height:0;background:#8883;border-radius:3px;overflow:hidden">{bar}</div>'
+        f'style="display:flex;margin:4px 0;background:#8883;border-radius:3px;overflow:hidden">{bar}</div>'
         f"<div>{legend}</div>"
         f'<div style="opacity:.7">{html.escape(snapshot.destination)}</div>'
         f"{_stopped(snapshot)}{_problems(snapshot)}</div>"
@@ -115,11 +132,13 @@ def _problems(snapshot: Snapshot) -> str:
     if not snapshot.problems:
         return ""
     rows = "".join(
-        f"<tr><td style='text-align:right'>{n}</td>"
+        f"<tr><td style='text-align:right;white-space:nowrap'>{n}</td>"
         f"<td style='text-align:left'><code>{html.escape(code)}</code></td>"
         f"<td style='text-align:left'>{html.escape(example)}</td></tr>"
-        for code, n, example in snapshot.problems[:8]
+        for code, n, example in snapshot.problems[:_MOST_PROBLEMS]
     )
+    if len(snapshot.problems) > _MOST_PROBLEMS:
+        rows += f"<tr><td></td><td colspan='2'>and {len(snapshot.problems) - _MOST_PROBLEMS} more</td></tr>"
     return (
         "<table><thead><tr><th>rows</th><th style='text-align:left'>reason</th>"
         f"<th style='text-align:left'>example</th></tr></thead><tbody>{rows}</tbody></table>"

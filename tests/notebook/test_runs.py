@@ -1,0 +1,190 @@
+"""`Run`, blocking calls and interrupts, with the real local service."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+import voiceprint_nb as vp
+from voiceprint_nb.batch.bridge import loop_thread
+from voiceprint_nb.batch.store import FILE_NAME
+from voiceprint_nb.notebook.runs import Call
+
+LOCAL = {"service": "local", "progress": False}
+DEADLINE_S = 60.0
+
+
+def until(holds):
+    ends_s = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < ends_s, "did not happen in time"
+
+
+def tasks():
+    return {task.get_name() for task in asyncio.all_tasks(loop_thread().loop)}
+
+
+def test_submit_returns_at_once_and_partial_grows(noises, tmp_path):
+    clips = noises(60)
+    vp.voiceprint(clips[0], service="local", data_dir=tmp_path)  # the network is loaded
+    began_s = time.monotonic()
+    run = vp.submit(clips, data_dir=tmp_path, **LOCAL)
+    assert time.monotonic() - began_s < 0.5
+    first = run.partial()
+    assert len(first) == 60
+    assert first.attrs["voiceprint_nb"]["ended_at"] is None
+    assert set(first.vp_status) <= {"pending", "succeeded"}
+    until(lambda: run.partial()["voiceprint"].notna().any())
+    with pytest.raises(TimeoutError):
+        run.result(timeout_s=0)
+    out = run.result(timeout_s=DEADLINE_S)
+    assert run.done
+    assert set(out.vp_status) == {"succeeded"}
+    pd.testing.assert_frame_equal(run.partial(), out)
+    assert out.attrs["voiceprint_nb"]["ended_at"] is not None
+    assert repr(run).startswith(f"<Run {run.run_id}: voiceprints: 60 of 60 rows (")
+
+
+def test_cancel_keeps_finished_rows_and_resume_completes(manifest, tmp_path):
+    frame = pd.concat([manifest[:20]] * 3)
+    run = vp.submit(frame, data_dir=tmp_path, **LOCAL)
+    until(lambda: run.partial()["voiceprint"].notna().any())
+    run.cancel()
+    stopped = run.result(timeout_s=DEADLINE_S)
+    assert run.done
+    assert "voiceprint_nb" not in tasks()
+    out = vp.resume(run.run_id, data_dir=tmp_path, progress=False)
+    assert set(out.vp_status) == {"succeeded"}
+    had = stopped["voiceprint"].notna().to_numpy()
+    assert out["voiceprint"][had].equals(stopped["voiceprint"][had])
+    assert (out.vp_source[had] == "reused").all()
+    pd.testing.assert_frame_equal(out[list(frame)], frame)
+
+
+def test_cancel_at_once(noises, tmp_path):
+    run = vp.submit(noises(40), data_dir=tmp_path, **LOCAL)
+    run.cancel()
+    out = run.result(timeout_s=DEADLINE_S)
+    assert set(out.vp_status) <= {"canceled", "pending"}
+    assert out.vp_error.str.contains(r"resume\(\)").all()
+
+
+def test_await_beside_other_work(noises, tmp_path):
+    async def main():
+        run = vp.submit(noises(20), data_dir=tmp_path, **LOCAL)
+        beside = asyncio.create_task(asyncio.sleep(0))
+        out = await asyncio.wait_for(run, DEADLINE_S)
+        await beside
+        blocking = vp.voiceprints(noises(20), data_dir=tmp_path, **LOCAL)  # inside a running loop
+        return out, blocking
+
+    out, blocking = asyncio.run(main())
+    assert set(out.vp_status) == {"succeeded"}
+    assert blocking["voiceprint"].equals(out["voiceprint"])
+
+
+def test_giving_up_an_await_stops_the_run_like_a_task(noises, tmp_path):
+    async def main():
+        run = vp.submit(noises(400), data_dir=tmp_path, **LOCAL)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await run
+        return run
+
+    run = asyncio.run(main())
+    assert "canceled" in set(run.result(timeout_s=DEADLINE_S).vp_status)
+
+
+@pytest.mark.parametrize("how", ["block", "await"])
+def test_a_service_that_is_down_raises_with_what_is_finished(how, manifest, tmp_path):
+    place = {"service": "http://127.0.0.1:9", "data_dir": tmp_path, "progress": False}
+    bad_first = manifest[20:].copy()  # rows that need no service
+    bad_first.loc[99] = manifest.loc[0]
+    with pytest.raises(vp.ServiceError) as caught:
+        if how == "block":
+            vp.voiceprints(bad_first, **place)
+        else:
+            asyncio.run(vp.submit(bad_first, **place)._awaited())
+    partial = caught.value.partial
+    assert partial.audio.tolist() == bad_first.audio.tolist()
+    assert partial.vp_status.iloc[-1] != "succeeded"
+    assert vp.runs(data_dir=tmp_path).state.tolist() == ["unfinished"]
+
+
+def test_show_writes_a_line_outside_notebooks(noises, tmp_path, capsys):
+    run = vp.submit(noises(3), service="local", data_dir=tmp_path)
+    run.result()
+    run.show()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Service: local, in this process. The audio stays on this machine."
+    assert lines[1] == lines[2]
+    assert lines[1].startswith("voiceprints: 3 of 3 rows (3 succeeded)")
+    assert len(lines) == 3
+
+
+def test_a_calls_facts_survive_the_ledger(tmp_path):
+    call = Call(("a", 1), "p_", "best", (tmp_path,), "local", "m")
+    kept = call.to_json()
+    assert "column" not in kept
+    assert Call.from_json(kept, column=("a", 1)) == call
+
+
+SCRIPT = """
+import sys, numpy as np, voiceprint_nb as vp
+rng = np.random.default_rng(3)
+clips = [(rng.normal(scale=0.1, size=32_000), 16_000) for _ in range(400)]
+run = None
+{call}
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "vp.voiceprints(clips, service='local', data_dir=sys.argv[1])",
+        "vp.submit(clips, service='local', data_dir=sys.argv[1]).result()",
+    ],
+)
+def test_interrupt_of_a_script(call, tmp_path):
+    command = [sys.executable, "-c", SCRIPT.format(call=call), str(tmp_path)]
+    script = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    try:
+        until(lambda: n_finished(tmp_path) > 0 or script.poll() is not None)
+        script.send_signal(signal.SIGINT)
+        began_s = time.monotonic()
+        out, err = script.communicate(timeout=DEADLINE_S)
+    finally:
+        script.kill()
+    assert time.monotonic() - began_s < 3
+    assert script.returncode in (-signal.SIGINT, 130)
+    assert out == ""
+    (stopped,) = [line for line in err.splitlines() if line.startswith("Stopped.")]
+    n_rows = int(stopped.split()[1])
+    assert 0 < n_rows <= n_finished(tmp_path) < 400
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert "never awaited" not in err
+    assert "was destroyed" not in err
+    kept = vp.resume(data_dir=tmp_path, progress=False)
+    assert (kept.vp_source == "reused").sum() >= n_rows
+
+
+def n_finished(data_dir):
+    path = data_dir / FILE_NAME
+    if not path.exists() or not path.stat().st_size:
+        return 0
+    db = sqlite3.connect(path, timeout=10)
+    try:
+        return db.execute("SELECT count(*) FROM jobs WHERE state = 'succeeded'").fetchone()[0]
+    except sqlite3.OperationalError:  # the tables are being made
+        return 0
+    finally:
+        db.close()
