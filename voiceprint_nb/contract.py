@@ -31,6 +31,7 @@ MAX_BYTES = 100 * 1024 * 1024
 MAX_VOICEPRINT_CHARS = 20_000
 MAX_MEDIA_KEY_CHARS = 255
 MAX_URL_CHARS = 4096
+MAX_WEBHOOK_CHARS = 2048
 MAX_PAGE_ITEMS = 100
 DEFAULT_PAGE_ITEMS = 10
 OUTPUT_LIFE_S = 24 * 3600.0
@@ -51,6 +52,8 @@ TERMINAL_STATUSES = frozenset({SUCCEEDED, FAILED, CANCELED})
 
 _MEDIA_KEY = re.compile(r"media://[a-zA-Z0-9\-_./]+")
 _JOB_URL = re.compile(r"(https?|media)://[!-~]+")
+_WEBHOOK_URL = re.compile(r"https?://[!-~]+")
+_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 _UNIX_TIME_FROM = 1_000_000_000.0  # a larger X-RateLimit-Reset is Unix time, anything else is seconds
 
 
@@ -119,7 +122,7 @@ class VoiceprintRequest:
     model : str or None
         One of `VOICEPRINT_MODELS`; None means the default.
     webhook : str or None
-        Address that receives the terminal event.
+        Address that receives the terminal event, at most 2048 characters.
     webhook_status_only : bool
         Leave the output out of the event.
     """
@@ -150,9 +153,7 @@ class VoiceprintRequest:
             errors.append(FieldError("url", "Invalid URL"))
         if model is not None and model not in VOICEPRINT_MODELS:
             errors.append(FieldError("model", f"Expected one of {', '.join(VOICEPRINT_MODELS)}"))
-        if webhook is not None and not (
-            isinstance(webhook, str) and webhook.startswith(("http://", "https://")) and is_job_url(webhook)
-        ):
+        if webhook is not None and not (isinstance(webhook, str) and is_webhook_url(webhook)):
             errors.append(FieldError("webhook", "Invalid URL"))
         if not isinstance(status_only, bool):
             errors.append(FieldError("webhookStatusOnly", "Expected a boolean"))
@@ -169,6 +170,11 @@ def is_media_key(url: str) -> bool:
 def is_job_url(url: str) -> bool:
     """Whether the contract allows this text as the ``url`` of a job."""
     return len(url) <= MAX_URL_CHARS and _JOB_URL.fullmatch(url) is not None
+
+
+def is_webhook_url(url: str) -> bool:
+    """Whether the contract allows this text as the ``webhook`` of a job."""
+    return len(url) <= MAX_WEBHOOK_CHARS and _WEBHOOK_URL.fullmatch(url) is not None
 
 
 # --- answers --------------------------------------------------------------------------------------------
@@ -341,11 +347,12 @@ def error_text(body: object) -> str:
     message = _optional_text(body, "message") or ""
     entries = body.get("errors")
     details = [
-        f"{entry.get('field')}: {entry.get('message')}"
+        ": ".join(filter(None, (_optional_text(entry, "field"), _optional_text(entry, "message"))))
         for entry in (entries if isinstance(entries, list) else [])
         if isinstance(entry, dict)
     ]
-    return f"{message} ({'; '.join(details)})" if details else message
+    told = "; ".join(filter(None, details))
+    return f"{message} ({told})".strip() if told else message
 
 
 # --- rate limit headers ---------------------------------------------------------------------------------
@@ -415,6 +422,8 @@ def verify_webhook(
     BadSignature
         The signature does not match, or the timestamp is no number or too far from now.
     """
+    if not (timestamp.isascii() and signature.isascii()):
+        raise BadSignature("signature or timestamp holds characters that none has")
     digest = _webhook_digest(secret, timestamp, body)
     given = signature.strip().removeprefix("v0=").encode()
     as_hex = hmac.compare_digest(given, digest.hex().encode())
@@ -454,7 +463,7 @@ class VoiceprintRecord:
 
 def encode_voiceprint(fingerprint: str, vector: bytes) -> str:
     """Base64 text of a record: magic, version, fingerprint, dimensions, float32 little-endian values."""
-    if len(fingerprint) != 32 or len(vector) % 4 or not 0 < len(vector) // 4 < 65536:
+    if not _FINGERPRINT.fullmatch(fingerprint) or len(vector) % 4 or not 0 < len(vector) // 4 < 65536:
         raise ValueError("expected a fingerprint of 32 hex digits and 1 to 65535 float32 values")
     head = _HEAD.pack(_MAGIC, _VERSION, bytes.fromhex(fingerprint), len(vector) // 4)
     return base64.b64encode(head + vector).decode("ascii")
@@ -472,15 +481,19 @@ def decode_voiceprint(text: str) -> VoiceprintRecord:
         data = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError, ValueError):
         data = b""
-    if len(data) < _HEAD.size or not data.startswith(_MAGIC):
+    if not data.startswith(_MAGIC):
         raise UsageError(
             "This voiceprint is opaque (made by the hosted service) or not a voiceprint: it cannot be "
             "compared on this machine. Make local prints of the same clips with service='local'."
         )
-    _, version, fingerprint, dimensions = _HEAD.unpack_from(data)
-    vector = data[_HEAD.size :]
-    if version != _VERSION:
+    version = data[len(_MAGIC)] if len(data) > len(_MAGIC) else _VERSION
+    if version > _VERSION:
         raise UsageError(f"This voiceprint has format version {version}; upgrade voiceprint_nb to read it.")
+    damaged = UsageError("This voiceprint is damaged (cut short or edited): make it again from its clip.")
+    if len(data) < _HEAD.size or version != _VERSION:
+        raise damaged
+    _, _, fingerprint, dimensions = _HEAD.unpack_from(data)
+    vector = data[_HEAD.size :]
     if len(vector) != 4 * dimensions or not dimensions:
-        raise UsageError("This voiceprint is damaged (cut short or edited): make it again from its clip.")
+        raise damaged
     return VoiceprintRecord(fingerprint.hex(), vector)
