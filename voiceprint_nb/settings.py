@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +15,6 @@ HOSTED_URL = "https://api.pyannote.ai"
 KEY_VARIABLE = "PYANNOTEAI_API_KEY"
 SERVICE_VARIABLE = "VOICEPRINT_NB_SERVICE"
 DATA_DIR_VARIABLE = "VOICEPRINT_NB_DATA_DIR"
-
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Settings:
     @property
     def is_loopback(self) -> bool:
         """Whether the service's address is on this machine."""
-        return self.is_local or urlsplit(self.service).hostname in _LOOPBACK
+        return self.is_local or _is_loopback(urlsplit(self.service).hostname or "")
 
     @property
     def destination(self) -> str:
@@ -93,7 +92,7 @@ def resolve(
             "The key starts with 'hf_': that is a Hugging Face token. Create a pyannoteAI key at "
             f"https://dashboard.pyannote.ai and pass it as api_key= or in {KEY_VARIABLE}."
         )
-    if key and not (key.isascii() and key.isprintable()):
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise UsageError("The key holds characters that no key has: copy it again.")
     wanted = service if service is not None else environ.get(SERVICE_VARIABLE) or None
     address = _address(wanted, has_key=key is not None)
@@ -120,12 +119,27 @@ def _address(service: str | None, *, has_key: bool) -> str:
         return service
     if service == "pyannoteai":
         return HOSTED_URL
-    parts = urlsplit(service)
-    if parts.scheme in ("http", "https") and parts.hostname:
-        return service.rstrip("/").removesuffix("/v1")
-    raise UsageError(
-        f"Unknown service {service!r}: use 'local', 'pyannoteai' or an address such as http://localhost:8000."
-    )
+    try:
+        parts = urlsplit(service.strip())
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        parts, port = urlsplit(""), ""
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("The service's address holds a name or password: leave it out and pass api_key=.")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(
+            f"Unknown service {service!r}: use 'local', 'pyannoteai' or an address such as "
+            "http://localhost:8000."
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/').removesuffix('/v1').rstrip('/')}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
