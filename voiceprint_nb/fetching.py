@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 2  # as the hosted service follows
 USER_AGENT = "voiceprint_nb"  # the hosted service's front end refuses the agents of bare Python clients
-_QUIET_S = 20.0  # no byte for so long ends the transfer
+QUIET_S = 20.0
+_HEAD_BYTES = 64  # of the content, to tell a web page that calls itself audio
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,13 @@ class Downloaded:
 
 
 async def download(
-    url: str, target: Path, *, max_bytes: int, timeout_s: float, client: httpx.AsyncClient | None = None
+    url: str,
+    target: Path,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    quiet_s: float = QUIET_S,
+    client: httpx.AsyncClient | None = None,
 ) -> Downloaded:
     """Stream ``url`` into ``target``.
 
@@ -55,6 +62,8 @@ async def download(
         More bytes than this end the transfer.
     timeout_s : float
         Bound on the whole transfer, in seconds.
+    quiet_s : float
+        No byte for so many seconds ends the transfer.
     client : httpx.AsyncClient, optional
         For its transport and connections; its cookies and keys are the caller's business.
 
@@ -65,20 +74,21 @@ async def download(
     """
     import httpx
 
-    host = urlsplit(url).hostname or "the address"
+    host = _host(url)
     async with contextlib.AsyncExitStack() as stack:
         if client is None:
             client = await stack.enter_async_context(httpx.AsyncClient())
         try:
             async with asyncio.timeout(timeout_s):
-                return await _follow(client, url, target, max_bytes, host)
+                return await _follow(client, url, target, max_bytes=max_bytes, quiet_s=quiet_s, host=host)
         except BaseException as error:
             target.unlink(missing_ok=True)
             if isinstance(error, (TimeoutError, httpx.TimeoutException)):
                 raise RowError(
                     "url_timeout", f"{host} sends too slowly or nothing: try later, or download the file."
                 ) from None
-            if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
+            # the last two: a host name, port or redirect that no resolver and no parser takes
+            if isinstance(error, (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError)):
                 raise RowError(
                     "url_unreachable",
                     f"{host} cannot be reached or breaks off ({type(error).__name__}): check the address.",
@@ -86,10 +96,19 @@ async def download(
             raise
 
 
-async def _follow(client: httpx.AsyncClient, url: str, target: Path, max_bytes: int, host: str) -> Downloaded:
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "the address"
+    except ValueError:
+        return "the address"
+
+
+async def _follow(
+    client: httpx.AsyncClient, url: str, target: Path, *, max_bytes: int, quiet_s: float, host: str
+) -> Downloaded:
     import httpx
 
-    timeout = httpx.Timeout(_QUIET_S)
+    timeout = httpx.Timeout(quiet_s)
     headers = {"User-Agent": USER_AGENT, "Accept": "audio/*, */*;q=0.5", "Accept-Encoding": "identity"}
     for _ in range(MAX_REDIRECTS + 1):
         async with client.stream(
@@ -140,11 +159,14 @@ def _too_large(n_bytes: int, max_bytes: int) -> RowError:
 
 
 async def _copy(chunks: AsyncIterator[bytes], target: Path, max_bytes: int, host: str) -> Downloaded:
-    digest, n_bytes = hashlib.sha256(), 0
+    digest, n_bytes, head = hashlib.sha256(), 0, b""
     with target.open("wb") as file:
         async for chunk in chunks:
-            if n_bytes == 0 and chunk.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
-                raise _web_page(host)
+            if len(head) < _HEAD_BYTES:
+                head += chunk[:_HEAD_BYTES]
+                start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+                if start.startswith((b"<!doctype html", b"<html")):
+                    raise _web_page(host)
             n_bytes += len(chunk)
             if n_bytes > max_bytes:
                 raise _too_large(max_bytes + 1, max_bytes)
