@@ -1,13 +1,17 @@
 """``voiceprint-nb``: the verbs in a terminal, from CSV or Parquet to CSV or Parquet.
 
 Exit status: 0 every row succeeded, 1 some did not, 2 the call was wrong, 3 the service refused or is down,
-130 interrupted.
+130 interrupted. Columns of CSV files are kept as text, so that a speaker named 007 stays one.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import itertools
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
+        if (out := arguments.get("out")) is not None:
+            prepare_output(out)
         return _COMMANDS[command](**arguments)
     except ServiceError as error:
         print(f"voiceprint-nb: {error}", file=sys.stderr)
@@ -34,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_CALL
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_ROWS
 
 
 def _check(*, manifest: Path, column: str | None, out: Path | None, base: list[str], fit: str) -> int:
@@ -67,7 +76,10 @@ def _forget(*, run_id: str | None, everything: bool) -> int:
 
 def _compare(*, manifest: Path, label: str | None, out: Path | None) -> int:
     matrix = verbs.compare(read_table(manifest), label)
-    write_table(matrix.reset_index(names=label or "row").rename(columns=str), out)
+    names = _unique([label or "row", *map(str, matrix.columns)])
+    table = matrix.set_axis(names[1:], axis="columns")
+    table.insert(0, names[0], matrix.index)
+    write_table(table.reset_index(drop=True), out)
     return ALL_ROWS
 
 
@@ -82,34 +94,90 @@ _COMMANDS: dict[str, Callable[..., int]] = {
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read CSV (``.csv``, ``.tsv``) or Parquet, by the file's ending."""
+    """Read CSV (``.csv``, ``.tsv``), all columns as text, or Parquet, by the file's ending."""
+    _refuse_ending(path)
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+        return pd.read_csv(path, sep=_separator(path), dtype=str, keep_default_na=False, na_values=[""])
     except ImportError as error:
         raise MissingExtra("Parquet needs pyarrow: pip install 'voiceprint_nb[parquet]'.") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{str(path)!r} cannot be read as a table: {error}") from error
 
 
+def prepare_output(path: Path) -> None:
+    """Make the folder of an output, before any work is done for it.
+
+    Raises
+    ------
+    UsageError
+        The file could not be written in the end.
+    """
+    _refuse_ending(path)
+    if path.is_dir():
+        raise UsageError(f"{str(path)!r} is a folder: name a file in it.")
+    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtra("Parquet needs pyarrow: pip install 'voiceprint_nb[parquet]'.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _temporary_beside(path).unlink()
+    except OSError as error:
+        raise UsageError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
+
+
 def write_table(frame: pd.DataFrame, path: Path | None) -> None:
-    """Write CSV or Parquet readable by the user only; without a path, print the table without voiceprints."""
+    """Write CSV or Parquet readable by the user only; without a path, print the table without voiceprints.
+
+    The file appears at once and whole: what was there before stays until then.
+    """
     if path is None:
         shown = frame.drop(columns=[name for name in frame if str(name).endswith("voiceprint")])
-        print(shown.to_string(index=False, na_rep=""))
+        blank = shown.astype(object).where(shown.notna(), "")
+        print(blank.to_string(index=False) if len(shown) else "No rows.", flush=True)
         return
+    prepare_output(path)
+    temporary = _temporary_beside(path)
+    try:
+        _write(frame, temporary)
+        temporary.replace(path)
+    except (OSError, ValueError, TypeError) as error:  # pyarrow: TypeError for cells of mixed types
+        said = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{str(path)!r} cannot be written: {said}. Finished rows are kept.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary_beside(path: Path) -> Path:
+    """A new file with mode 0600 in the same folder: voiceprints are biometric data."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".voiceprint-nb-", suffix=path.suffix)
+    os.close(descriptor)
+    return Path(name)
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, sep=_separator(path), index=not isinstance(frame.index, pd.RangeIndex))
+
+
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix == ".tsv" else ","
+
+
+def _refuse_ending(path: Path) -> None:
     if path.suffix not in (".csv", ".tsv", ".parquet"):
         raise UsageError(f"{path.name!r} has no known ending: use .csv, .tsv or .parquet.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)  # voiceprints are biometric data
-    try:
-        if path.suffix == ".parquet":
-            frame.to_parquet(path)
-        else:
-            frame.to_csv(path, sep="\t" if path.suffix == ".tsv" else ",", index=False)
-    except ImportError as error:
-        raise MissingExtra("Parquet needs pyarrow: pip install 'voiceprint_nb[parquet]'.") from error
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names with ``.1``, ``.2`` after repeated ones, as pandas reads them: Parquet takes no duplicates."""
+    taken: dict[str, None] = {}
+    for name in names:
+        candidates = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(1)))
+        taken[next(candidate for candidate in candidates if candidate not in taken)] = None
+    return list(taken)
 
 
 def _finish(result: pd.DataFrame, out: Path | None) -> int:
@@ -126,15 +194,25 @@ def _bases(base: list[str], manifest: Path) -> list[str | Path]:
     return list(base) or [Path.cwd(), manifest.parent]
 
 
+def _command(commands: Any, name: str, does: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=does, description=f"{name}: {does}.")
+    return parser
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="voiceprint-nb", description="Voiceprints for a table of audio.")
+    parser = argparse.ArgumentParser(
+        prog="voiceprint-nb",
+        description="Voiceprints for a table of audio, in CSV or Parquet.",
+        epilog="Exit status: 0 every row succeeded, 1 some did not, 2 the call was wrong, 3 the service "
+        "refused or is down, 130 interrupted.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="check every clip against the limits, offline")
-    run = commands.add_parser("run", help="a voiceprint for every row")
-    resume = commands.add_parser("resume", help="go on with a run; nothing is bought twice")
-    runs = commands.add_parser("runs", help="list the runs that the ledger keeps")
-    forget = commands.add_parser("forget", help="delete a run and its voiceprints")
-    compare = commands.add_parser("compare", help="cosine of every voiceprint with every other")
+    check = _command(commands, "check", "check every clip against the limits, offline")
+    run = _command(commands, "run", "a voiceprint for every row")
+    resume = _command(commands, "resume", "go on with a run; nothing is bought twice")
+    runs = _command(commands, "runs", "list the runs that the ledger keeps")
+    forget = _command(commands, "forget", "delete a run and its voiceprints")
+    compare = _command(commands, "compare", "cosine of every voiceprint with every other")
     for command in (check, run):
         command.add_argument("manifest", type=Path, help="CSV, TSV or Parquet file")
         command.add_argument("--column", help="column that holds the audio (default: audio)")

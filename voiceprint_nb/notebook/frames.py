@@ -194,9 +194,8 @@ def pack(frame: pd.DataFrame, column: Hashable) -> bytes:
     """
     place = _place(frame, column)
     cells = [Kept() if _is_in_memory(cell) else cell for cell in frame[column]]
-    packed = frame.copy(deep=False)
-    if any(isinstance(cell, Kept) for cell in cells):
-        packed.isetitem(place, pd.Series(cells, index=frame.index, dtype=object))
+    has_audio = any(isinstance(cell, Kept) for cell in cells)
+    packed = _with_cells(frame, place, cells) if has_audio else frame
     try:
         data = pickle.dumps((packed, place))
     except Exception:  # cells of any type may fail in any way
@@ -235,10 +234,15 @@ def without_kept(frame: pd.DataFrame, column: Hashable) -> pd.DataFrame:
     cells = list(frame[column])
     if not any(isinstance(cell, Kept) for cell in cells):
         return frame
-    cleaned = frame.copy(deep=False)
     left = [None if isinstance(cell, Kept) else cell for cell in cells]
-    cleaned.isetitem(_place(frame, column), pd.Series(left, index=frame.index, dtype=object))
-    return cleaned
+    return _with_cells(frame, _place(frame, column), left)
+
+
+def _with_cells(frame: pd.DataFrame, place: int, cells: list[object]) -> pd.DataFrame:
+    changed = frame.copy(deep=False)
+    column: Any = pd.Series(cells, index=frame.index, dtype=object)  # other containers lose the dtype
+    changed.isetitem(place, column)
+    return changed
 
 
 def _place(frame: pd.DataFrame, column: Hashable) -> int:
