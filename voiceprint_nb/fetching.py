@@ -87,8 +87,8 @@ async def download(
                 raise RowError(
                     "url_timeout", f"{host} sends too slowly or nothing: try later, or download the file."
                 ) from None
-            # the last two: a host name, port or redirect that no resolver and no parser takes
-            if isinstance(error, (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError)):
+            # ValueError: a host name, port or redirect that no parser or resolver takes
+            if isinstance(error, (httpx.HTTPError, httpx.InvalidURL, ValueError)):
                 raise RowError(
                     "url_unreachable",
                     f"{host} cannot be reached or breaks off ({type(error).__name__}): check the address.",
@@ -111,6 +111,7 @@ async def _follow(
     timeout = httpx.Timeout(quiet_s)
     headers = {"User-Agent": USER_AGENT, "Accept": "audio/*, */*;q=0.5", "Accept-Encoding": "identity"}
     for _ in range(MAX_REDIRECTS + 1):
+        urlsplit(url).port  # noqa: B018 - raises for a port that the network layer would fall over
         async with client.stream(
             "GET", url, headers=headers, timeout=timeout, follow_redirects=False
         ) as answer:
