@@ -34,7 +34,7 @@ def test_small_matrices_carry_their_numbers():
 
 
 def test_large_matrices_leave_numbers_and_then_names_out():
-    assert similarity_matrix(matrix(26)).texts == []
+    assert not list(similarity_matrix(matrix(26)).texts)
     assert "clip-0" not in [label.get_text() for label in similarity_matrix(matrix(61)).get_xticklabels()]
 
 
