@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from voiceprint_nb import contract, settings
@@ -15,6 +17,7 @@ from voiceprint_nb.errors import (
     RateLimited,
     RequestRefused,
     ServiceUnavailable,
+    UsageError,
 )
 from voiceprint_nb.fetching import USER_AGENT
 from voiceprint_nb.pacing import Pacer
@@ -24,9 +27,11 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 16
 _CONNECT_S, _TRANSFER_S = 10.0, 60.0
+_SLOWEST_BYTES_S = 20_000.0  # an upload slower than this on the whole is given up
 _ATTEMPTS = 5
 _MOST_PAUSES = 30  # consecutive 429 answers to one request
 _FALLBACK_PAUSE_S = 5.0  # a 429 without any header
+_LEAST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 120.0  # bounds on what a 429 may ask for
 
 
 class Api:
@@ -40,21 +45,34 @@ class Api:
         Bearer key; sent to the API only, never to storage.
     transport : httpx.AsyncBaseTransport, optional
         The wire: in process for the local service, the network otherwise.
+    timeout_s : float
+        Bound on one request from its first byte to the end of its answer, in seconds; uploads get more by
+        their size. httpx only bounds the silence between two pieces, and nothing for a wire in process.
+    new_pacer : callable
+        Makes the pacers; tests pass one with a clock of their own.
     """
 
     def __init__(
-        self, *, base_url: str, api_key: str | None, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        *,
+        base_url: str,
+        api_key: str | None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        timeout_s: float = _CONNECT_S + _TRANSFER_S,
+        new_pacer: Callable[..., Pacer] = Pacer,
     ) -> None:
         self._base_url = base_url
         self._headers = {"User-Agent": USER_AGENT}
         self._key_header = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
+        self._timeout_s = timeout_s
         hosted = base_url == settings.HOSTED_URL
-        self.submit_pacer = Pacer(per_window=contract.WRITES_PER_WINDOW if hosted else None)
-        self.media_pacer = Pacer(per_window=contract.WRITES_PER_WINDOW if hosted else None)
-        self.read_pacer = Pacer(per_window=contract.READS_PER_WINDOW if hosted else None)
-        self.list_pacer = Pacer(per_window=contract.READS_PER_WINDOW if hosted else None)
+        self.submit_pacer = new_pacer(per_window=contract.WRITES_PER_WINDOW if hosted else None)
+        self.media_pacer = new_pacer(per_window=contract.WRITES_PER_WINDOW if hosted else None)
+        self.read_pacer = new_pacer(per_window=contract.READS_PER_WINDOW if hosted else None)
+        self.list_pacer = new_pacer(per_window=contract.READS_PER_WINDOW if hosted else None)
+        self._test_pacer = new_pacer()  # its limit is its own, not that of the reads
         self.requests = 0
         self.throttled = 0
 
@@ -63,13 +81,17 @@ class Api:
 
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
         timeout = httpx.Timeout(_TRANSFER_S, connect=_CONNECT_S, pool=None)
-        self._client = httpx.AsyncClient(
-            base_url=self._base_url,
-            transport=self._transport,
-            limits=limits,
-            timeout=timeout,
-            headers=self._headers,
-        )
+        try:
+            self._client = httpx.AsyncClient(
+                base_url=self._base_url,
+                transport=self._transport,
+                limits=limits,
+                timeout=timeout,
+                headers=self._headers,
+            )
+        except httpx.InvalidURL as error:
+            raise UsageError(f"service= is not an address ({error}): use one such as https://host.") from None
+        self._connections = asyncio.Semaphore(CONNECTIONS)  # a request's time begins when it has one
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -92,25 +114,51 @@ class Api:
         """GET a JSON answer, retried while the service is unavailable."""
         return await self._call("GET", path, pacer=pacer, params=params, repeatable=True)
 
-    async def post(self, path: str, body: Mapping[str, Any], *, pacer: Pacer, repeatable: bool) -> object:
-        """POST JSON; unless ``repeatable``, it is retried only if it certainly never left this machine."""
-        return await self._call("POST", path, pacer=pacer, body=body, repeatable=repeatable)
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        pacer: Pacer,
+        repeatable: bool,
+        before: Callable[[], None] | None = None,
+    ) -> object:
+        """POST JSON; unless ``repeatable``, it is retried only if it certainly never left this machine.
+
+        ``before`` is called each time right before the request leaves; what it raises keeps it here.
+        """
+        return await self._call("POST", path, pacer=pacer, body=body, repeatable=repeatable, before=before)
 
     async def check_key(self) -> None:
         """Ask the service whether it is there and takes the key."""
-        await self.get(contract.TEST_PATH, pacer=self.read_pacer)
+        await self.get(contract.TEST_PATH, pacer=self._test_pacer)
 
     async def put(self, url: str, chunks: Callable[[], AsyncIterator[bytes]], n_bytes: int) -> None:
         """Stream bytes to a presigned link, without the key; retried with the same bytes."""
+        import httpx
+
+        headers = {"Content-Length": str(n_bytes), "Content-Type": "application/octet-stream"}
+        timeout_s = self._timeout_s + n_bytes / _SLOWEST_BYTES_S
         async for attempt in _attempts(repeatable=True):
-            with attempt, _as_unavailable():
-                answer = await self.client.put(
-                    url,
-                    content=chunks(),
-                    headers={"Content-Length": str(n_bytes), "Content-Type": "application/octet-stream"},
-                )
+            with attempt:
+                try:
+                    request = self.client.build_request("PUT", url, content=chunks(), headers=headers)
+                except httpx.InvalidURL:
+                    raise ProtocolError("The service's upload address is not an address.") from None
+                request.url = _veiled(request.url)
+                answer = await self._sent(request, timeout_s)
                 if answer.status_code >= 300:
                     _raise_for_status(answer, storage=True)
+
+    async def _sent(
+        self, request: httpx.Request, timeout_s: float, before: Callable[[], None] | None = None
+    ) -> httpx.Response:
+        async with self._connections:
+            if before is not None:
+                before()
+            with _as_unavailable():
+                async with asyncio.timeout(timeout_s):
+                    return await self.client.send(request)
 
     async def _call(
         self,
@@ -121,76 +169,128 @@ class Api:
         repeatable: bool,
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        before: Callable[[], None] | None = None,
     ) -> object:
+        def build() -> httpx.Request:
+            return self.client.build_request(method, path, params=params, json=body, headers=self._key_header)
+
         async for attempt in _attempts(repeatable=repeatable):
             with attempt:
-                answer = await self._answered(method, path, pacer, params, body)
+                answer = await self._answered(build, pacer, before)
                 if answer.status_code >= 300:
                     _raise_for_status(answer)
                 try:
                     return answer.json()
-                except ValueError:
+                except (ValueError, RecursionError):  # not JSON, or nested without end
                     raise ProtocolError("The service answered with something other than JSON.") from None
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def _request(
+        self, method: str, path: str, params: Mapping[str, str] | None, body: Mapping[str, Any] | None
+    ) -> httpx.Request:
+        """One API request; made here, as the client's merging of URLs and headers costs twice the sending."""
+        import httpx
+
+        return httpx.Request(
+            method,
+            self._base_url + path,
+            params=params,
+            json=body,
+            headers=self._headers | self._key_header,
+            extensions={"timeout": self.client.timeout.as_dict()},
+        )
+
     async def _answered(
-        self,
-        method: str,
-        path: str,
-        pacer: Pacer,
-        params: Mapping[str, str] | None,
-        body: Mapping[str, Any] | None,
+        self, build: Callable[[], httpx.Request], pacer: Pacer, before: Callable[[], None] | None
     ) -> httpx.Response:
         """One answer that is not 429: a refused request was not carried out and waits for its turn."""
         for _ in range(_MOST_PAUSES):
             await pacer.slot()
             self.requests += 1
-            with _as_unavailable():
-                answer = await self.client.request(
-                    method, path, params=params, json=body, headers=self._key_header
-                )
+            answer = await self._sent(build(), self._timeout_s, before)
             facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=time.time())
             pacer.learn(facts.limit)
             if answer.status_code != 429:
                 return answer
             self.throttled += 1
-            pacer.pause(facts.retry_after_s or facts.reset_s or _FALLBACK_PAUSE_S)
+            pacer.pause(_pause_s(facts))
         raise RateLimited(
             "The service kept answering that there are too many requests: run resume() later.",
-            retry_after_s=facts.retry_after_s or _FALLBACK_PAUSE_S,
+            retry_after_s=_pause_s(facts),
         )
+
+
+def _pause_s(facts: contract.RateFacts) -> float:
+    told = facts.retry_after_s if facts.retry_after_s is not None else facts.reset_s
+    return min(max(_FALLBACK_PAUSE_S if told is None else told, _LEAST_PAUSE_S), _LONGEST_PAUSE_S)
 
 
 def _attempts(*, repeatable: bool) -> Any:
     import stamina
 
     def may_repeat(error: Exception) -> bool:
-        return isinstance(error, ServiceUnavailable) and (repeatable or not error.sent)
+        return isinstance(error, ServiceUnavailable) and error.retryable and (repeatable or not error.sent)
 
-    return stamina.retry_context(on=may_repeat, attempts=_ATTEMPTS, timeout=_TRANSFER_S)
+    # No bound on the time of all attempts: waiting for the rate limit would count, and each has its own.
+    return stamina.retry_context(on=may_repeat, attempts=_ATTEMPTS, timeout=None)
 
 
 @contextlib.contextmanager
-def _as_unavailable() -> Any:
+def _as_unavailable() -> Iterator[None]:
     """Turn httpx's errors into ours; their texts may repeat a signed address, so only the kind is told."""
     import httpx
 
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
-        raise ServiceUnavailable(
-            f"The service cannot be reached ({type(error).__name__}): check the network and the address.",
-            sent=False,
-        ) from None
-    except (httpx.TransportError, httpx.StreamError) as error:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
+        raise _unreachable(error) from None
+    except (httpx.TransportError, httpx.StreamError, TimeoutError) as error:
         raise ServiceUnavailable(f"The connection to the service broke ({type(error).__name__}).") from None
+    except httpx.DecodingError:
+        raise ProtocolError("The service's answer cannot be unpacked.") from None
+
+
+def _unreachable(error: BaseException) -> ServiceUnavailable:
+    """A failure before anything was sent; the same certificate and scheme would fail again."""
+    import httpx
+
+    chain, cause = [error], error.__cause__ or error.__context__
+    while cause is not None and len(chain) < 10:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
+        failure = ServiceUnavailable(
+            "The service's certificate is not accepted: check the address, the clock and the proxy.",
+            sent=False,
+        )
+        failure.retryable = False
+        return failure
+    failure = ServiceUnavailable(
+        f"The service cannot be reached ({type(error).__name__}): check the network and the address.",
+        sent=False,
+    )
+    failure.retryable = not isinstance(error, httpx.UnsupportedProtocol)
+    return failure
+
+
+def _veiled(url: httpx.URL) -> httpx.URL:
+    """The same address, told to nobody: httpx logs the address of every request, and this one is a secret."""
+    import httpx
+
+    class Veiled(httpx.URL):
+        def __str__(self) -> str:
+            return f"{self.scheme}://{self.host}/"
+
+        __repr__ = __str__
+
+    return Veiled(url)
 
 
 def _raise_for_status(answer: httpx.Response, *, storage: bool = False) -> None:
     status = answer.status_code
     try:
         told = contract.error_text(answer.json())
-    except ValueError:
+    except (ValueError, RecursionError):
         told = ""
     said = f" It said: {told}" if told and not storage else ""
     if storage and status < 500:

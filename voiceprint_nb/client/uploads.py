@@ -38,7 +38,7 @@ async def put(api: Api, path: Path, *, n_bytes: int, digest: str) -> str:
         answer = await api.post(contract.MEDIA_INPUT_PATH, body, pacer=api.media_pacer, repeatable=True)
         ticket = contract.MediaTicket.from_wire(answer)
         try:
-            await api.put(ticket.url, lambda: _chunks(path), n_bytes)
+            await api.put(ticket.url, lambda: _chunks(path, n_bytes), n_bytes)
         except RequestRefused as error:
             if error.status == 403 and tickets_left:
                 continue
@@ -49,7 +49,19 @@ async def put(api: Api, path: Path, *, n_bytes: int, digest: str) -> str:
     raise AssertionError("unreachable: the last ticket returns or raises")
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
+def _chunks(path: Path, n_bytes: int) -> AsyncIterator[bytes]:
+    """The file's bytes; other content under the digest of what was there before must not be stored."""
+    try:
+        if path.stat().st_size != n_bytes:
+            raise RowError("upload_failed", "The clip has changed during the run: run the line again.")
+    except OSError as error:
+        raise RowError(
+            "upload_failed", f"The clip can no longer be read ({error.strerror}): run the line again."
+        ) from error
+    return _read(path)
+
+
+async def _read(path: Path) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
