@@ -30,7 +30,6 @@ HEAVY = {
 
 def run_python(home: Path, code: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HOME": str(home), "XDG_DATA_HOME": str(home / "data")}
-    environment.pop("PYTHONPATH", None)
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         env=environment, cwd=home, capture_output=True, text=True, timeout=60, check=False,

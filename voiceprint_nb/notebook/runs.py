@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import dataclasses
+import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Generator, Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from voiceprint_nb.errors import ServiceError, UsageError
 from voiceprint_nb.intake.clips import Fit
 from voiceprint_nb.notebook import frames, services, views
 from voiceprint_nb.settings import Settings
+
+_LEAVE_S = 5.0  # most that a run still going adds to the end of the process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +194,9 @@ class Run:
         self._background: Background[None] = contextvars.Context().run(
             loop_thread().start, ticking(session.run(), self._tick)
         )
+        # A script that ends while this goes on: stopped in order, before the local service is. Until it has
+        # ended the run's task keeps this object alive, so nothing is stopped by losing the last reference.
+        weakref.finalize(self, _stop, self._background, os.getpid())
 
     @property
     def run_id(self) -> str:
@@ -254,6 +262,14 @@ class Run:
     def _tick(self) -> None:
         for meter in tuple(self._meters):
             meter.show(self._session.tally.snapshot())
+
+
+def _stop(background: Background[None], owner_pid: int) -> None:
+    if background.done or os.getpid() != owner_pid:
+        return
+    background.cancel()
+    with contextlib.suppress(Exception):  # however it ends: the ledger knows
+        background.wait(timeout_s=_LEAVE_S)
 
 
 def recorded(data_dir: Path, run_id: str | None) -> RunRecord:
