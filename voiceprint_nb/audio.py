@@ -24,7 +24,7 @@ WORK_RATE_HZ = 16_000
 SILENCE_PEAK = 1e-3
 """Peak amplitude (-60 dBFS) under which a clip counts as silent: dithered silence stays below -80 dBFS."""
 
-_BLOCK_FRAMES = 1 << 16
+_BLOCK_VALUES = 1 << 18  # of all channels together, so that memory does not grow with their number
 _LEAST_RATE_HZ, _MOST_RATE_HZ = 1_000, 1_000_000
 _MISSING_TAIL_S = 0.1  # decoders may differ by a frame of padding; more than this is a cut-off file
 _FFMPEG_TIMEOUT_S = 120.0
@@ -66,17 +66,31 @@ def probe(path: Path) -> AudioFacts:
         ``empty_file``, ``not_audio``, ``needs_ffmpeg``, ``bad_header``, ``truncated`` or ``empty_audio``.
     """
     with _opened(path) as (file, kind):
-        if file.frames == 0:
-            raise RowError("empty_audio", "The file is audio without a single sample: record the clip again.")
-        frames = file.frames if file.frames < _UNKNOWN_FRAMES else _count_frames(file)
-        facts = AudioFacts(
-            kind or file.format, file.subtype, frames / file.samplerate, file.samplerate, file.channels
-        )
-    if not _LEAST_RATE_HZ <= facts.sample_rate_hz <= _MOST_RATE_HZ:
-        raise RowError(
-            "bad_header", f"The header says {facts.sample_rate_hz} Hz, which is no audio: export it again."
-        )
-    return facts
+        return _facts(file, kind)
+
+
+def load(path: Path, *, max_duration_s: float) -> tuple[AudioFacts, Samples | None]:
+    """Facts and, unless the clip is longer than ``max_duration_s``, its samples, from one opening.
+
+    Returns
+    -------
+    AudioFacts, ndarray of shape (samples,), float32, or None
+        At the file's own rate, the mean of all channels.
+
+    Raises
+    ------
+    RowError
+        As `probe` and `read_mono`; its ``facts`` say what the header told.
+    """
+    with _opened(path) as (file, kind):
+        facts = _facts(file, kind)
+        if facts.duration_s > max_duration_s:
+            return facts, None
+        try:
+            return facts, _samples(file, 0, None)
+        except RowError as error:
+            error.facts = facts
+            raise
 
 
 def read_mono(
@@ -109,30 +123,38 @@ def read_mono(
     """
     with _opened(path) as (file, _):
         rate_hz = file.samplerate
-        if start_s:
-            file.seek(min(round(start_s * rate_hz), file.frames))
+        start = min(round(start_s * rate_hz), file.frames)
         wanted = None if max_duration_s is None else round(max_duration_s * rate_hz)
-        blocks = list(_mono_blocks(file, wanted))
-        samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-        expected = file.frames - round(start_s * rate_hz)
-        if wanted is not None:
-            expected = min(expected, wanted)
-    known = file.frames < _UNKNOWN_FRAMES
-    if known and expected - len(samples) > _MISSING_TAIL_S * rate_hz:
-        raise RowError("truncated", "The file ends before its audio does: copy or download it again.")
-    if not len(samples):
-        raise RowError("empty_audio", "The file is audio without a single sample: record the clip again.")
-    if not np.isfinite(samples).all():
-        raise RowError("bad_samples", "The clip holds NaN or infinite samples: export it again.")
+        samples = _samples(file, start, wanted)
     return resample(samples, rate_hz, sample_rate_hz)
 
 
-def mono_blocks(path: Path, *, block_s: float) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Decode a file of any length block by block: pairs of ``(samples,) float32`` and the rate in Hz."""
+def frame_powers(path: Path, *, frame_s: float) -> tuple[NDArray[np.float64], float]:
+    """Mean square of every frame of a file of any length, decoded block by block.
+
+    Parameters
+    ----------
+    path : Path
+        An existing, readable file.
+    frame_s : float
+        Wanted length of a frame in seconds.
+
+    Returns
+    -------
+    ndarray of shape (frames,), float64
+        Mean squares of the mean of all channels; what is left after the last whole frame is dropped.
+    float
+        The frames' exact length in seconds, a whole number of samples.
+    """
     with _opened(path) as (file, _):
-        step = round(block_s * file.samplerate)
-        for block in _mono_blocks(file, None, step):
-            yield block, file.samplerate
+        step = max(1, round(frame_s * file.samplerate))
+        count = max(1, _BLOCK_VALUES // (step * file.channels)) * step
+        powers = [
+            np.mean(np.square(block[: len(block) // step * step].reshape(-1, step), dtype=np.float64), axis=1)
+            for block in _mono_blocks(file, None, count)
+        ]
+        exact_s = step / file.samplerate
+    return (np.concatenate(powers) if powers else np.zeros(0)), exact_s
 
 
 def resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:
@@ -176,44 +198,72 @@ def _opened(path: Path) -> Iterator[tuple[Any, str | None]]:
     """Open a file for decoding; yields the soundfile object and the container's name if ffmpeg read it."""
     import soundfile
 
-    with path.open("rb") as raw:
-        head = raw.read(64)
-    if not head:
-        raise RowError("empty_file", "The file has no bytes: record, copy or download it again.")
-    kind = containers.ffmpeg_kind(head)
-    containers.refuse_broken(path)
+    class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
+        """Reads forward only: soundfile seeks after each read of a file that it thinks seekable.
+
+        Such a seek fails at the end of a FLAC stream of open length, and makes libmpg123 decode again from
+        the middle of its bit reservoir, with complaints on the user's terminal.
+        """
+
+        def seekable(self) -> bool:
+            return False
+
     with contextlib.ExitStack() as stack:
-        source: Path | IO[bytes] = path
+        raw = stack.enter_context(_open_raw(path))
+        head = raw.read(64)
+        if not head:
+            raise RowError("empty_file", "The file has no bytes: record, copy or download it again.")
+        kind = containers.ffmpeg_kind(head)
+        containers.refuse_broken(raw)
+        source: IO[bytes] = raw
         if kind:
             source = stack.enter_context(_transcoded(path, kind))
         elif _looks_like_mp3(head):
-            source = _measurable_mp3(path)
+            source = _measurable_mp3(raw)
+        source.seek(0)
+        # A descriptor instead of a name: names may be no UTF-8, and their endings make libsndfile guess.
+        by_number = not isinstance(source, io.BytesIO)
         try:
-            file = stack.enter_context(soundfile.SoundFile(source))
+            file = ForwardFile(source.fileno() if by_number else source, closefd=False)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise RowError(
                 "not_audio", "The bytes are not audio of a known format: check the file, or export it as WAV."
             ) from error
-        yield file, kind
+        yield stack.enter_context(file), kind
+
+
+def _open_raw(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb", buffering=0)
+    except (OSError, ValueError) as error:
+        raise RowError(
+            "not_readable", f"{path.name!r} cannot be opened any more: look whether it was moved or locked."
+        ) from error
 
 
 def _looks_like_mp3(head: bytes) -> bool:
     return head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2)
 
 
-def _measurable_mp3(path: Path) -> Path | io.BytesIO:
-    """The file itself if its header tells its length, else a copy in memory that does."""
-    data = path.read_bytes()
+def _measurable_mp3(raw: IO[bytes]) -> IO[bytes]:
+    """The file itself if its header tells its length, else a copy in memory that does.
+
+    libsndfile finds the first frame behind a plain ID3v2 tag only: not behind a footer, nor behind padding.
+    """
+    raw.seek(0)
+    data = raw.read()
     facts = containers.walk_mp3(data)
     if facts is None:
-        return path
+        return raw
     if facts.cut:
         raise RowError("truncated", "The MP3 file ends before its audio does: copy or download it again.")
-    return path if facts.announced_frames else io.BytesIO(containers.with_xing(data, facts))
+    if not facts.is_measured:
+        return io.BytesIO(containers.with_xing(data, facts))
+    return io.BytesIO(data[facts.start :]) if facts.start else raw
 
 
 @contextlib.contextmanager
-def _transcoded(path: Path, kind: str) -> Iterator[Path]:
+def _transcoded(path: Path, kind: str) -> Iterator[IO[bytes]]:
     program = shutil.which("ffmpeg")
     if program is None:
         raise RowError(
@@ -229,31 +279,96 @@ def _transcoded(path: Path, kind: str) -> Iterator[Path]:
             raise RowError(
                 "not_audio", f"ffmpeg finds no audio in the {kind} file: check it, or export it as WAV."
             ) from error
-        yield target
+        with target.open("rb", buffering=0) as decoded:
+            yield decoded
 
 
-def _mono_blocks(file: Any, wanted: int | None, step: int = _BLOCK_FRAMES) -> Iterator[NDArray[np.float32]]:
+def _mono_blocks(file: Any, wanted: int | None, step: int | None = None) -> Iterator[NDArray[np.float32]]:
     import soundfile
 
+    step = step or max(1, _BLOCK_VALUES // file.channels)
     read = 0
     while wanted is None or read < wanted:
         count = step if wanted is None else min(step, wanted - read)
         try:
             block = file.read(count, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            if file.frames >= _UNKNOWN_FRAMES and read:  # the end of an open FLAC stream shows like this
-                return
             raise RowError(
                 "truncated", "The file ends before its audio does or is damaged: copy or download it again."
             ) from error
         if not len(block):
             return
         read += len(block)
-        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite samples are refused by their value
+            mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        yield mono
+
+
+def _skip(file: Any, frames: int) -> None:
+    """Go to a frame: by decoding up to it where a seek is inexact (MP3) or impossible (open length)."""
+    import soundfile
+
+    if file.format == "MP3" or file.frames >= _UNKNOWN_FRAMES:
+        for _ in _mono_blocks(file, frames):
+            pass
+    elif frames:
+        try:
+            file.seek(frames)
+        except soundfile.LibsndfileError as error:
+            raise _ends_early() from error
+
+
+def _refuse_missing_end(file: Any) -> None:
+    """Look for the last frame that the header announces; leaves the file at its beginning."""
+    import soundfile
+
+    try:
+        file.seek(file.frames - 1)
+        there = len(file.read(1))
+        file.seek(0)
+    except soundfile.LibsndfileError as error:
+        raise _ends_early() from error
+    if not there:
+        raise _ends_early()
+
+
+def _ends_early() -> RowError:
+    return RowError("truncated", "The file ends before its audio does: copy or download it again.")
+
+
+def _facts(file: Any, kind: str | None) -> AudioFacts:
+    if file.frames <= 0:
+        raise RowError("empty_audio", "The file is audio without a single sample: record the clip again.")
+    if not _LEAST_RATE_HZ <= file.samplerate <= _MOST_RATE_HZ:
+        raise RowError(
+            "bad_header", f"The header says {file.samplerate} Hz, which is no audio: export it again."
+        )
+    if file.format == "FLAC" and file.frames < _UNKNOWN_FRAMES:
+        _refuse_missing_end(file)
+    frames = file.frames if file.frames < _UNKNOWN_FRAMES else _count_frames(file)
+    return AudioFacts(
+        kind or file.format, file.subtype, frames / file.samplerate, file.samplerate, file.channels
+    )
+
+
+def _samples(file: Any, start: int, wanted: int | None) -> Samples:
+    _skip(file, start)
+    blocks = list(_mono_blocks(file, wanted))
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
+    if not len(samples):
+        raise RowError("empty_audio", "The file is audio without a single sample: record the clip again.")
+    expected = file.frames - start if wanted is None else min(file.frames - start, wanted)
+    if file.frames < _UNKNOWN_FRAMES and expected - len(samples) > _MISSING_TAIL_S * file.samplerate:
+        raise _ends_early()
+    if not np.isfinite(samples).all():
+        raise RowError("bad_samples", "The clip holds NaN or infinite samples: export it again.")
+    return samples
 
 
 def _count_frames(file: Any) -> int:
+    """Length of a FLAC stream of open length, by decoding it; the file stands at its start afterwards."""
     frames = sum(len(block) for block in _mono_blocks(file, None))
     if not frames:
         raise RowError("empty_audio", "The file is audio without a single sample: record the clip again.")
+    file.seek(0)
     return frames

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from voiceprint_nb.errors import RowError
 
@@ -43,23 +42,27 @@ def ffmpeg_kind(head: bytes) -> str | None:
     return None
 
 
-def refuse_broken(path: Path) -> None:
+def refuse_broken(file: IO[bytes]) -> None:
     """Raise `RowError` for a container that contradicts itself or ends too early.
 
     Formats that are not walked here pass; the decoder has the last word on them.
     """
-    with path.open("rb") as file:
-        n_bytes = path.stat().st_size
-        head = file.read(12)
-        if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
-            _walk_wav(file, n_bytes, order="<" if head[:4] == b"RIFF" else ">")
-        elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-            if 8 + struct.unpack(">I", head[4:8])[0] > n_bytes + 1:
-                raise _cut("AIFF", n_bytes)
-        elif head[:4] == b"OggS":
-            _walk_ogg_end(file, n_bytes)
-        elif head[:4] == b"fLaC":
-            _look_at_flac(file)
+    n_bytes = file.seek(0, 2)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
+        _walk_wav(file, n_bytes, order=">" if head[:4] == b"RIFX" else "<")
+    elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        if 8 + struct.unpack(">I", head[4:8])[0] > n_bytes + 1:
+            raise _cut("AIFF", n_bytes)
+    elif head[:4] == b".snd" and len(head) == 12:
+        offset, size = struct.unpack(">II", head[4:])
+        if size not in _STREAMED_SIZES and offset + size > n_bytes:
+            raise _cut("AU", n_bytes)
+    elif head[:4] == b"OggS":
+        _walk_ogg_end(file, n_bytes)
+    elif head[:4] == b"fLaC":
+        _look_at_flac(file)
 
 
 def _cut(kind: str, n_bytes: int) -> RowError:
@@ -69,17 +72,22 @@ def _cut(kind: str, n_bytes: int) -> RowError:
     )
 
 
-def _walk_wav(file: BinaryIO, n_bytes: int, *, order: str) -> None:
-    position = 12
+def _walk_wav(file: IO[bytes], n_bytes: int, *, order: str) -> None:
+    position, long_size = 12, None
     while position + 8 <= n_bytes:
         file.seek(position)
         tag, size = struct.unpack(f"{order}4sI", file.read(8))
+        if tag == b"ds64":
+            fields = file.read(16)
+            long_size = struct.unpack("<Q", fields[8:])[0] if len(fields) == 16 else None
         if tag == b"fmt ":
             fields = file.read(16)
             if len(fields) == 16 and struct.unpack(f"{order}I", fields[4:8])[0] == 0:
                 raise RowError("bad_header", "The WAV header says 0 Hz: export the clip again.")
         if tag == b"data":
             rest = n_bytes - position - 8
+            if size == 0xFFFFFFFF and long_size:
+                size = min(long_size, 1 << 62)
             if size == 0 and rest > 8:
                 raise RowError(
                     "bad_header",
@@ -92,7 +100,7 @@ def _walk_wav(file: BinaryIO, n_bytes: int, *, order: str) -> None:
         position += 8 + size + (size & 1)
 
 
-def _walk_ogg_end(file: BinaryIO, n_bytes: int) -> None:
+def _walk_ogg_end(file: IO[bytes], n_bytes: int) -> None:
     file.seek(max(0, n_bytes - 2 * HEAD_BYTES))  # one page holds at most 65,307 bytes (RFC 3533)
     tail = file.read()
     start = tail.rfind(b"OggS")
@@ -103,7 +111,7 @@ def _walk_ogg_end(file: BinaryIO, n_bytes: int) -> None:
         raise _cut("Ogg", n_bytes)
 
 
-def _look_at_flac(file: BinaryIO) -> None:
+def _look_at_flac(file: IO[bytes]) -> None:
     file.seek(4)
     block = file.read(4 + 34)
     if len(block) < 38 or block[0] & 0x7F != 0:
@@ -133,21 +141,29 @@ class Mp3Facts:
         Of the first frame.
     first_frame : bytes
         The four header bytes of the first audio frame.
-    audio_start : int
-        Offset of the first frame in the file.
+    start, audio_start : int
+        Offsets of the first frame, which may be the Xing frame, and of the first audio frame.
     announced_frames : int or None
         Frames that the Xing header announces; None without one, 0 if it leaves them open.
     cut : bool
         Whether the last frame is incomplete or announced frames are missing.
+
+    Some encoders count the Xing frame itself, so that one frame more or less is no contradiction.
     """
 
     frames: int
     samples_per_frame: int
     sample_rate_hz: int
     first_frame: bytes
+    start: int
     audio_start: int
     announced_frames: int | None
     cut: bool
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the Xing header tells how many frames there are."""
+        return bool(self.announced_frames) and abs(self.frames - (self.announced_frames or 0)) <= 1
 
     @property
     def duration_s(self) -> float:
@@ -184,7 +200,8 @@ def _frame(header: bytes) -> _Frame | None:
 def walk_mp3(data: bytes) -> Mp3Facts | None:
     """Count the frames of an MP3 file held in memory; None if it is not MPEG layer III.
 
-    A tag before (ID3v2) and behind (ID3v1, APE, Lyrics3, zeros) the frames is skipped.
+    A tag before (ID3v2) and behind (ID3v1, APE, Lyrics3, zeros) the frames is skipped, and so is what lies
+    between them, as where two files were joined.
     """
     start = _first_frame(data)
     if start is None:
@@ -195,15 +212,22 @@ def walk_mp3(data: bytes) -> Mp3Facts | None:
     announced = _announced_frames(data[start : start + head.n_bytes], head.xing_offset)
     position = start + (head.n_bytes if announced is not None else 0)
     audio_start, frames, cut = position, 0, False
-    while (frame := _frame(data[position : position + 4])) is not None:
-        if position + frame.n_bytes > len(data):
+    while position < len(data):
+        frame = _frame(data[position : position + 4])
+        if frame is None:
+            found = _next_frames(data, position, data[start : start + 4])
+            if found is None:
+                break
+            position = found
+        elif position + frame.n_bytes > len(data):
             cut = True
             break
-        frames += 1
-        position += frame.n_bytes
-    cut = cut or bool(announced and frames < announced)
+        else:
+            frames += 1
+            position += frame.n_bytes
+    cut = cut or bool(announced and frames + 1 < announced)
     first = data[audio_start : audio_start + 4]
-    return Mp3Facts(frames, head.samples, head.sample_rate_hz, first, audio_start, announced, cut)
+    return Mp3Facts(frames, head.samples, head.sample_rate_hz, first, start, audio_start, announced, cut)
 
 
 def _first_frame(data: bytes) -> int | None:
@@ -222,6 +246,26 @@ def _first_frame(data: bytes) -> int | None:
         if after >= len(data) or _frame(data[after : after + 4]) is not None:
             return offset
     return None
+
+
+def _next_frames(data: bytes, position: int, like: bytes) -> int | None:
+    """Offset of the next three frames in a row of the same kind, within the reach of a decoder."""
+    for offset in range(position, min(len(data) - 4, position + HEAD_BYTES)):
+        if data[offset] != 0xFF:
+            continue
+        at: int | None = offset
+        for _ in range(3):
+            header = data[at : at + 4] if at is not None else b""
+            frame = _frame(header) if _same_kind(header, like) else None
+            at = at + frame.n_bytes if frame is not None and at is not None else None
+        if at is not None and at <= len(data):
+            return offset
+    return None
+
+
+def _same_kind(header: bytes, like: bytes) -> bool:
+    """Whether version, layer and sample rate of two frame headers agree."""
+    return len(header) == 4 and header[1] & 0xFE == like[1] & 0xFE and header[2] & 0x0C == like[2] & 0x0C
 
 
 def _announced_frames(frame: bytes, xing_offset: int) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from voiceprint_nb import audio, contract
 from voiceprint_nb.errors import RowError
-from voiceprint_nb.intake.looking import LocalFile
+from voiceprint_nb.intake.looking import LocalFile, digest_of
 
 Fit = Literal["error", "best", "head"]
 FITS: tuple[Fit, ...] = ("error", "best", "head")
@@ -20,6 +20,7 @@ FITS: tuple[Fit, ...] = ("error", "best", "head")
 _SHORT_S = 2.0
 _FRAME_S = 0.02
 _ACTIVE_DB = 35.0  # frames within this of the loud ones count as speech
+_LOUD_S = 1.5  # the loud ones: so much audio is louder than a few clicks, and in every clip with speech
 
 
 @dataclass(frozen=True)
@@ -70,21 +71,37 @@ def admit(file: LocalFile, *, fit: Fit, scratch: Path) -> Clip:
     RowError
         Any ``invalid`` code; with several reasons the first one's code and all sentences.
     """
-    facts = audio.probe(file.path)
+    limit_s = contract.MAX_DURATION_S
+    too_large = file.n_bytes > contract.MAX_BYTES
     try:
-        return _admit(file, facts, fit, scratch)
+        facts, samples = audio.load(file.path, max_duration_s=0.0 if too_large else limit_s)
+    except RowError as error:
+        if too_large and fit == "error":  # the size alone settles it, whatever else is wrong
+            raise RowError("too_large", f"{_too_large(file)} {error}") from error
+        raise
+    try:
+        if facts.duration_s > limit_s and fit != "error":
+            return _cut(file, facts, fit, scratch)
+        _refuse_limits(file, facts)
+        if samples is not None:
+            _refuse_silence(samples)
     except RowError as error:
         error.facts = facts
         raise
+    warning = None
+    if facts.duration_s < _SHORT_S:
+        warning = (
+            f"Only {facts.duration_s:.1f} s of audio: prints of clips under {_SHORT_S:.0f} s are unreliable."
+        )
+    return Clip(
+        file.path, file.n_bytes, file.sha256 or digest_of(file.path), facts, facts.duration_s, warning
+    )
 
 
-def _admit(file: LocalFile, facts: audio.AudioFacts, fit: Fit, scratch: Path) -> Clip:
+def _refuse_limits(file: LocalFile, facts: audio.AudioFacts) -> None:
     limit_s = contract.MAX_DURATION_S
-    too_long = facts.duration_s > limit_s
-    if too_long and fit != "error":
-        return _cut(file, facts, fit, scratch)
     reasons = []
-    if too_long:
+    if facts.duration_s > limit_s:
         reasons.append(
             RowError(
                 "too_long",
@@ -93,42 +110,36 @@ def _admit(file: LocalFile, facts: audio.AudioFacts, fit: Fit, scratch: Path) ->
             )
         )
     if file.n_bytes > contract.MAX_BYTES:
-        reasons.append(
-            RowError(
-                "too_large",
-                f"The file has {file.n_bytes / 2**20:.1f} MiB and the limit is "
-                f"{contract.MAX_BYTES / 2**20:.0f} MiB: store it as FLAC or with fewer channels.",
-            )
-        )
+        reasons.append(RowError("too_large", _too_large(file)))
     if reasons:
         raise RowError(reasons[0].code, " ".join(str(reason) for reason in reasons))
-    samples = audio.read_mono(file.path, sample_rate_hz=facts.sample_rate_hz)
-    _refuse_silence(samples)
-    warning = None
-    if facts.duration_s < _SHORT_S:
-        warning = (
-            f"Only {facts.duration_s:.1f} s of audio: prints of clips under {_SHORT_S:.0f} s are unreliable."
-        )
-    return Clip(file.path, file.n_bytes, file.sha256, facts, facts.duration_s, warning)
+
+
+def _too_large(file: LocalFile) -> str:
+    return (
+        f"The file has {file.n_bytes / 2**20:.1f} MiB and the limit is {contract.MAX_BYTES / 2**20:.0f} MiB: "
+        "store it as FLAC or with fewer channels."
+    )
 
 
 def best_start_s(path: Path, *, window_s: float = contract.MAX_DURATION_S) -> float:
     """Start of the window with the most speech-like frames, in seconds, to a tenth.
 
-    A frame of 20 ms counts as speech when its level is within 35 dB of the 95th percentile of all frames.
-    The earliest of equally good windows wins. Memory grows with the number of frames, not of samples.
+    A frame of 20 ms counts as speech when its level is within 35 dB of the loud frames' and nearer to it
+    than to the background's, the 10th percentile. The earliest of equally good windows wins. Memory grows
+    with the number of frames, not of samples.
     """
-    levels = []
-    for block, sample_rate_hz in audio.mono_blocks(path, block_s=_FRAME_S * 500):
-        step = max(1, round(_FRAME_S * sample_rate_hz))
-        whole = block[: len(block) // step * step].reshape(-1, step)
-        levels.append(10 * np.log10(np.mean(whole**2, axis=1, dtype=np.float64) + 1e-12))
-    level_db = np.concatenate(levels)
-    active = level_db > np.percentile(level_db, 95) - _ACTIVE_DB
+    powers, frame_s = audio.frame_powers(path, frame_s=_FRAME_S)
+    if not len(powers):
+        return 0.0
+    level_db = 10 * np.log10(np.nan_to_num(powers) + 1e-12)
+    rank = min(len(level_db) // 20, round(_LOUD_S / frame_s))
+    loud = np.sort(level_db)[-1 - rank]
+    active = level_db > max(loud - _ACTIVE_DB, (loud + np.percentile(level_db, 10)) / 2)
     count = np.concatenate([[0], np.cumsum(active)])
-    width = min(round(window_s / _FRAME_S), len(active))
+    width = max(1, min(round(window_s / frame_s), len(active)))
     start = int(np.argmax(count[width:] - count[:-width]))
-    return int(start * _FRAME_S * 10) / 10
+    return int(start * frame_s * 10) / 10
 
 
 def _cut(file: LocalFile, facts: audio.AudioFacts, fit: Fit, scratch: Path) -> Clip:
@@ -141,7 +152,8 @@ def _cut(file: LocalFile, facts: audio.AudioFacts, fit: Fit, scratch: Path) -> C
     path = scratch / uuid.uuid4().hex
     path.write_bytes(data)
     duration_s = len(samples) / audio.WORK_RATE_HZ
-    digest = hashlib.sha256(f"{file.sha256} {start_s:.1f}+{limit_s:.1f}".encode()).hexdigest()
+    content = file.sha256 or digest_of(file.path)
+    digest = hashlib.sha256(f"{content} {start_s:.1f}+{limit_s:.1f}".encode()).hexdigest()
     warning = (
         f"Only {start_s:.1f} s to {start_s + duration_s:.1f} s of {facts.duration_s:.1f} s is used "
         f"(fit={fit!r})."

@@ -31,13 +31,14 @@ class LocalFile:
         Where they are.
     n_bytes : int
         How many.
-    sha256 : str
-        Digest of the content, 64 hex digits.
+    sha256 : str or None
+        Digest of the content, 64 hex digits; None for files over the size limit, which are not read
+        through before it is known that a stretch of them will be used.
     """
 
     path: Path = field(repr=False)
     n_bytes: int
-    sha256: str
+    sha256: str | None
 
 
 def look_local(source: Lookable, scratch: Path) -> LocalFile:
@@ -70,6 +71,12 @@ async def look_remote(source: UrlSource, scratch: Path, client: httpx.AsyncClien
     return LocalFile(copy.path, copy.n_bytes, copy.sha256)
 
 
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _look_at_path(path: Path) -> LocalFile:
     try:
         facts = path.stat()
@@ -79,8 +86,10 @@ def _look_at_path(path: Path) -> LocalFile:
             raise RowError("not_readable", f"{path.name!r} is not a regular file: copy the audio to one.")
         if facts.st_size == 0:
             raise RowError("empty_file", f"{path.name!r} has no bytes: record, copy or download it again.")
-        with path.open("rb") as file:
-            return LocalFile(path, facts.st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        if facts.st_size > contract.MAX_BYTES:
+            path.open("rb").close()
+            return LocalFile(path, facts.st_size, None)
+        return LocalFile(path, facts.st_size, digest_of(path))
     except PermissionError as error:
         raise RowError("not_readable", f"{path.name!r} may not be read: change its permissions.") from error
     except (OSError, ValueError) as error:
@@ -93,8 +102,12 @@ def _look_at_path(path: Path) -> LocalFile:
 def _read_open_file(file: object, scratch: Path) -> LocalFile:
     try:
         data = file.read(contract.MAX_BYTES + 1)  # type: ignore[attr-defined]
-    except (OSError, ValueError) as error:
-        raise RowError("not_readable", f"The open file cannot be read ({error}): pass its path.") from error
+    except Exception as error:  # any object with a read method may be in the cell
+        raise RowError(
+            "not_readable", f"The open file cannot be read ({type(error).__name__}): pass its path."
+        ) from error
+    if isinstance(data, (bytearray, memoryview)):
+        data = bytes(data)
     if not isinstance(data, bytes):
         raise RowError("unsupported_cell", "The file is open as text: open it with mode 'rb'.")
     if not data:

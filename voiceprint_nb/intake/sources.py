@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from voiceprint_nb import contract
 from voiceprint_nb.errors import RowError
 
+_MOST_CHANNELS = 64
+_MOST_RATE_HZ = 1_000_000
+_URL_CHARACTERS = "".join(map(chr, range(0x21, 0x7F)))  # stand as they are; browsers escape the others too
 _LATER_SCHEMES = {"s3": "Amazon S3", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
 
 
@@ -81,9 +84,10 @@ def parse(cell: object, *, bases: Sequence[Path] = ()) -> Source:
         ``empty_cell``, ``unsupported_cell`` or ``unsupported_scheme``.
     """
     if isinstance(cell, (bytes, bytearray, memoryview)):
-        if not len(cell):
+        data = bytes(cell)
+        if not data:
             raise RowError("empty_file", "The cell holds no bytes: read the file again.")
-        return BytesSource(bytes(cell))
+        return BytesSource(data)
     if isinstance(cell, str):
         return _parse_text(cell.strip(), bases)
     if isinstance(cell, os.PathLike):
@@ -102,7 +106,10 @@ def parse(cell: object, *, bases: Sequence[Path] = ()) -> Source:
 
 
 def _is_missing(cell: Any) -> bool:
-    return cell is None or bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
+    try:
+        return cell is None or bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
+    except ArithmeticError:  # a signalling NaN of decimal
+        return True
 
 
 def _parse_text(text: str, bases: Sequence[Path]) -> Source:
@@ -121,7 +128,7 @@ def _parse_text(text: str, bases: Sequence[Path]) -> Source:
             )
         return MediaSource(text)
     if scheme == "file":
-        return PathSource(Path(unquote(urlsplit(text).path)))
+        return _parse_file_address(text)
     if scheme in _LATER_SCHEMES:
         raise RowError(
             "unsupported_scheme",
@@ -136,12 +143,26 @@ def _parse_text(text: str, bases: Sequence[Path]) -> Source:
     return PathSource(_resolved(text, bases))
 
 
+def _parse_file_address(text: str) -> Source:
+    try:
+        parts = urlsplit(text)
+        path = Path(unquote(parts.path)) if parts.netloc in ("", "localhost") else None
+    except ValueError:
+        path = None
+    if path is None:
+        raise RowError(
+            "unsupported_scheme", "A file: address must name a file of this machine: use its path instead."
+        )
+    return PathSource(path)
+
+
 def _parse_url(text: str) -> Source:
     try:
         host = urlsplit(text).hostname
     except ValueError:
         host = None
-    quoted = text.replace(" ", "%20")
+    scheme, rest = text.split("://", 1)
+    quoted = quote(f"{scheme.lower()}://{rest}", safe=_URL_CHARACTERS, errors="replace")
     if not host or not contract.is_job_url(quoted):
         raise RowError("url_unreachable", "The address is not a valid link: copy it again from its source.")
     return UrlSource(quoted)
@@ -151,7 +172,7 @@ def _parse_samples(samples: Any, sample_rate_hz: Any) -> Source:
     try:
         array = np.asarray(samples)
         rate = float(sample_rate_hz)
-    except (TypeError, ValueError):
+    except Exception:  # of whatever library the cell's objects come from
         array, rate = np.zeros(0, dtype=object), 0.0
     numeric = array.dtype.kind in "iuf" and array.ndim in (1, 2)
     if not numeric or not rate.is_integer():
@@ -166,9 +187,15 @@ def _parse_samples(samples: Any, sample_rate_hz: Any) -> Source:
         array = (array.astype(np.float64) - middle) / (info.max - middle + 1)
     if not array.size:
         raise RowError("empty_audio", "The array holds no samples: record the clip again.")
-    if rate <= 0:
-        raise RowError("bad_header", "The sample rate must be a positive number of hertz: correct the pair.")
-    return SamplesSource(np.ascontiguousarray(array, dtype=np.float32), int(rate))
+    if not 0 < rate <= _MOST_RATE_HZ:
+        raise RowError("bad_header", "The sample rate must be 1 to 1,000,000 hertz: correct the pair.")
+    if array.ndim == 2 and array.shape[1] > min(_MOST_CHANNELS, max(array.shape[0], 2)):
+        raise RowError(
+            "unsupported_cell",
+            f"The array has {array.shape[1]} channels: pass (samples, channels), so transpose it.",
+        )
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused later
+        return SamplesSource(np.ascontiguousarray(array, dtype=np.float32), int(rate))
 
 
 def _parse_file(cell: Any) -> Source:
@@ -180,8 +207,9 @@ def _parse_file(cell: Any) -> Source:
 
 
 def _resolved(text: str | bytes, bases: Sequence[Path]) -> Path:
-    path = Path(os.fsdecode(text)).expanduser()
+    path = Path(os.path.expanduser(os.fsdecode(text)))  # noqa: PTH111 - Path's raises for unknown users
     if path.is_absolute() or not bases:
         return path
     candidates = [base / path for base in bases]
-    return next((candidate for candidate in candidates if candidate.exists()), candidates[0])
+    found = (candidate for candidate in candidates if os.path.exists(candidate))  # noqa: PTH110 - never raises
+    return next(found, candidates[0])
