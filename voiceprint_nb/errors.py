@@ -66,6 +66,7 @@ ROW_CODES: dict[str, tuple[str, str]] = {
     "job_failed": ("failed", "the service could not make a voiceprint of this clip"),
     "job_canceled": ("failed", "the service canceled the job"),
     "job_timeout": ("pending", "the job did not end in time; its id is kept and resume() asks again"),
+    "job_open": ("pending", "the run ended while the job was open; its id is kept and resume() collects it"),
     "output_expired": ("failed", "the service deleted the output before it was collected"),
     "canceled": ("canceled", "the run was stopped before this row was finished"),
 }

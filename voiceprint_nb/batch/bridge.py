@@ -6,8 +6,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +18,8 @@ T = TypeVar("T")
 _SLICE_S = 0.1  # a blocked main thread looks for an interrupt this often
 _TICK_S = 0.2  # views are drawn at most five times a second
 _CLEANUP_S = 5.0  # bound on the wait for cancelled work
+
+_log = logging.getLogger(__name__)
 
 
 class LoopThread:
@@ -63,7 +67,7 @@ class Background(Generic[T]):
     async def _finish(self, work: Coroutine[Any, Any, T]) -> None:
         try:
             result = await work
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # not this task's own end: nobody awaits it
             self._future.set_exception(concurrent.futures.CancelledError())
         except BaseException as error:
             self._future.set_exception(error)
@@ -87,24 +91,23 @@ class Background(Generic[T]):
         timeout_s : float, optional
             Raise `TimeoutError` after so long; the work goes on.
         """
-        waited_s = 0.0
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        draw = _Ticker(tick)
         try:
             while True:
-                slice_s = _SLICE_S if timeout_s is None else max(0.0, min(_SLICE_S, timeout_s - waited_s))
-                finished, _ = concurrent.futures.wait([self._future], timeout=slice_s)
-                waited_s += slice_s
-                if tick is not None:
-                    tick()
+                left_s = _SLICE_S if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+                finished, _ = concurrent.futures.wait([self._future], timeout=min(_SLICE_S, left_s))
+                draw(at_once=bool(finished))
                 if finished:
-                    return self._future.result()
-                if timeout_s is not None and waited_s >= timeout_s:
+                    break
+                if deadline_s is not None and time.monotonic() >= deadline_s:
                     raise TimeoutError(f"not finished within {timeout_s} s; it goes on in the background")
         except KeyboardInterrupt:
             self.cancel()
             concurrent.futures.wait([self._future], timeout=_CLEANUP_S)
-            if tick is not None:
-                tick()
+            draw(at_once=True)
             raise
+        return self._future.result()
 
     def cancel(self) -> None:
         """Ask the work to stop; it still cleans up."""
@@ -126,10 +129,11 @@ class Background(Generic[T]):
 
 async def ticking(work: Coroutine[Any, Any, T], tick: Callable[[], None]) -> T:
     """Run work, and call ``tick`` about five times a second and once at the end."""
+    draw = _Ticker(tick)
 
     async def beat() -> None:
         while True:
-            tick()
+            draw(at_once=True)
             await asyncio.sleep(_TICK_S)
 
     beating = asyncio.create_task(beat())
@@ -139,4 +143,22 @@ async def ticking(work: Coroutine[Any, Any, T], tick: Callable[[], None]) -> T:
         beating.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await beating
-        tick()
+        draw(at_once=True)
+
+
+class _Ticker:
+    """Draws a view in its rhythm; one that fails is given up, as it is not worth the run."""
+
+    def __init__(self, tick: Callable[[], None] | None) -> None:
+        self._tick = tick
+        self._next_s = 0.0
+
+    def __call__(self, *, at_once: bool) -> None:
+        if self._tick is None or not (at_once or time.monotonic() >= self._next_s):
+            return
+        self._next_s = time.monotonic() + _TICK_S
+        try:
+            self._tick()
+        except Exception:
+            self._tick = None
+            _log.warning("the view of the run failed and is not drawn any more", exc_info=True)

@@ -16,6 +16,8 @@ from voiceprint_nb.intake.clips import Clip, Fit
 class Outcome:
     """How one row ended.
 
+    The code decides the status (`errors.ROW_CODES`), and while a job is open, the row is ``pending``.
+
     Attributes
     ----------
     status : str
@@ -50,11 +52,16 @@ class Outcome:
     n_bytes: int | None = None
 
     @classmethod
-    def of_error(cls, error: RowError) -> Outcome:
+    def of_error(cls, error: RowError, *, job_id: str | None = None) -> Outcome:
         """A row that cannot go on."""
         duration_s = error.facts.duration_s if error.facts else None
         return cls(
-            error.status, error_code=error.code, error=str(error), duration_s=duration_s, facts=error.facts
+            error.status,
+            error_code=error.code,
+            error=str(error),
+            job_id=job_id,
+            duration_s=duration_s,
+            facts=error.facts,
         )
 
     @classmethod
@@ -105,6 +112,10 @@ class Service:
         Rows worked on at the same time.
     sees_private_hosts : bool
         Whether the service can fetch addresses of this machine and its network.
+    job_timeout_s : float
+        Bound on the wait for one job, in seconds.
+    settle_s : float
+        Pause before a submission that came to nothing is repeated, in seconds.
     """
 
     open_api: Callable[[], Api]
@@ -112,6 +123,8 @@ class Service:
     poll_s: float
     in_flight: int
     sees_private_hosts: bool
+    job_timeout_s: float = 300.0
+    settle_s: float = 1.0
 
 
 @dataclass(frozen=True)

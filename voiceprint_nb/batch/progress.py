@@ -60,7 +60,7 @@ class Snapshot:
     @property
     def left_s(self) -> float | None:
         """Seconds left at the rate so far; None before the first row."""
-        return (self.n_rows - self.done) / self.rows_per_s if self.done else None
+        return (self.n_rows - self.done) / self.rows_per_s if self.rows_per_s else None
 
     def __str__(self) -> str:
         """One line: what is done, counts of what is not zero, rate and time left."""
@@ -100,15 +100,18 @@ class Tally:
         self._counts["queued"] = self.n_rows
 
     def step(self, position: int, state: str) -> None:
-        """A row has reached a state."""
+        """A row has reached a state; one that has ended stays so, whatever comes late."""
+        if self._states.get(position) in END_STATES:
+            return
         self._counts[self._states.get(position, "queued")] -= 1
         self._counts[state] += 1
         self._states[position] = state
 
     def ended(self, position: int, state: str, code: str | None = None, sentence: str | None = None) -> None:
         """A row has reached its end state, with a reason unless it succeeded."""
+        counted = self._states.get(position) not in END_STATES
         self.step(position, state)
-        if code:
+        if code and counted:
             self._examples.setdefault(code, sentence or "")
             self._problems[code] += 1
 
@@ -157,12 +160,14 @@ class LineMeter:
         self._stream = stream
         self._clock = clock
         self._last_s = clock()
+        self._ended = False
 
     def show(self, snapshot: Snapshot) -> None:
-        """Write a line if it is time."""
+        """Write a line if it is time; the last one only once."""
         now = self._clock()
-        if snapshot.ended or now - self._last_s >= _LINE_EVERY_S:
+        if not self._ended and (snapshot.ended or now - self._last_s >= _LINE_EVERY_S):
             self._last_s = now
+            self._ended = snapshot.ended
             print(snapshot, file=self._stream, flush=True)
 
 
@@ -172,11 +177,14 @@ class BarMeter:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._bar: Any = None
+        self._ended = False
 
     def show(self, snapshot: Snapshot) -> None:
-        """Move the bar."""
+        """Move the bar; at the end, replace it by a line."""
         from tqdm import tqdm
 
+        if self._ended:
+            return
         if self._bar is None:
             self._bar = tqdm(
                 total=snapshot.n_rows, desc=snapshot.title, unit="row", file=self._stream, leave=False
@@ -186,5 +194,6 @@ class BarMeter:
         self._bar.set_postfix(shown, refresh=False)
         self._bar.refresh()
         if snapshot.ended:
+            self._ended = True
             self._bar.close()
             print(snapshot, file=self._stream, flush=True)

@@ -12,7 +12,7 @@ from voiceprint_nb.batch.orders import Orders
 from voiceprint_nb.batch.outcomes import Kept, Outcome, Request, Service
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import Ledger, request_key
-from voiceprint_nb.errors import KeyRefused, NoCredit, RowError, ServiceError
+from voiceprint_nb.errors import KeyRefused, NoCredit, RowError, ServiceError, UsageError
 from voiceprint_nb.intake.clips import Clip
 from voiceprint_nb.intake.sources import MediaSource, Source
 
@@ -76,9 +76,7 @@ class Batch:
             self._tally.stop(str(error))
             raise error from None
         finally:
-            for position in range(len(self._cells)):
-                if position not in self.outcomes:
-                    self._end(position, self._stopped(position))
+            self._end_the_rest()
             self._tally.end()
 
     async def run_row(self, position: int) -> Outcome:
@@ -158,14 +156,23 @@ class Batch:
         self.outcomes[position] = outcome
         self._tally.ended(position, outcome.state, outcome.error_code, outcome.error)
 
-    def _stopped(self, position: int) -> Outcome:
-        key = self._ledger.key_of_row(self._run_id, position)
-        entry = self._ledger.find(key) if key else None
-        if entry is not None and entry.state == "open":
-            said = "The run was stopped while the job ran: resume() collects it."
-            return Outcome("pending", error_code="canceled", error=said, job_id=entry.job_id)
-        said = "The run was stopped before this row was finished: resume() goes on."
-        return Outcome("canceled", error_code="canceled", error=said)
+    def _end_the_rest(self) -> None:
+        """Rows that a stop left unfinished: those whose job is open are pending, the others canceled."""
+        if len(self.outcomes) == len(self._cells):
+            return
+        try:
+            open_jobs = self._ledger.open_jobs(self._run_id)
+        except UsageError:  # the ledger is what stopped the run
+            open_jobs = {}
+        for position in range(len(self._cells)):
+            if position in self.outcomes:
+                continue
+            if (job_id := open_jobs.get(position)) is not None:
+                said = "The run was stopped while the job was open: resume() collects it."
+                self._end(position, Outcome("pending", error_code="job_open", error=said, job_id=job_id))
+            else:
+                said = "The run was stopped before this row was finished: resume() goes on."
+                self._end(position, Outcome("canceled", error_code="canceled", error=said))
 
 
 _GONE = Outcome(

@@ -7,6 +7,7 @@ and deleted values are overwritten.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import json
@@ -15,7 +16,7 @@ import secrets
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -113,14 +114,27 @@ class Ledger:
             self.path or ":memory:", isolation_level=None, timeout=_BUSY_S, check_same_thread=False
         )
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
-                self._db.execute(f"PRAGMA {pragma}").fetchone()
-            self._db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
+            self._prepare()
+        except BaseException:
             self._db.close()
-            raise UsageError(
-                f"The ledger {str(self.path)!r} is not readable ({error}): move it away to begin a new one."
-            ) from error
+            raise
+
+    def _prepare(self) -> None:
+        for pragma in ("synchronous=NORMAL", "secure_delete=ON"):
+            self._do(f"PRAGMA {pragma}").fetchone()
+        deadline_s = time.monotonic() + _BUSY_S
+        while True:  # SQLite does not wait for its turn to switch a new file to WAL
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline_s:
+                    raise self._unusable(error) from error
+                time.sleep(0.01)
+            except sqlite3.DatabaseError as error:
+                raise self._unusable(error) from error
+        for statement in _SCHEMA.split(";"):
+            self._do(statement)
 
     def __enter__(self) -> Ledger:
         return self
@@ -132,22 +146,37 @@ class Ledger:
         """Close the connection; what was written stays."""
         self._db.close()
 
+    def _do(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.DatabaseError) -> UsageError:
+        where = repr(str(self.path)) if self.path else "in memory"
+        if isinstance(error, sqlite3.OperationalError):
+            return UsageError(
+                f"The ledger {where} cannot be used ({error}): make room, close other programs that use it, "
+                "or choose another folder with VOICEPRINT_NB_DATA_DIR."
+            )
+        return UsageError(f"The ledger {where} is not readable ({error}): move it away to begin a new one.")
+
     def account(self, api_key: str | None) -> str:
         """Name of a key's account that does not reveal the key: a hash keyed with the ledger's secret."""
         if api_key is None:
             return ""
-        self._db.execute(
+        self._do(
             "INSERT OR IGNORE INTO meta VALUES ('secret', ?)",
             (secrets.token_hex(32),),
         )
-        secret = str(self._db.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()[0])
+        secret = str(self._do("SELECT value FROM meta WHERE name = 'secret'").fetchone()[0])
         return hmac.new(bytes.fromhex(secret), api_key.encode(), hashlib.sha256).hexdigest()[:32]
 
     # --- requests ---------------------------------------------------------------------------------------
 
     def find(self, key: str) -> Entry | None:
         """What is known of a request."""
-        row = self._db.execute(
+        row = self._do(
             "SELECT state, job_id, claimed_at, owner, voiceprint, warning FROM jobs WHERE key = ?", (key,)
         ).fetchone()
         if row is None:
@@ -156,42 +185,60 @@ class Ledger:
         gone = state == "submitting" and self._is_gone(owner, claimed_at)
         return Entry(state, job_id or "", claimed_at, gone, voiceprint, warning)
 
+    def age_s(self, entry: Entry) -> float:
+        """Seconds since the request's submission."""
+        return self._clock() - entry.claimed_at
+
     def claim(self, key: str) -> bool:
         """Announce a submission before it is sent; False if the request is known already."""
-        cursor = self._db.execute(
+        cursor = self._do(
             "INSERT OR IGNORE INTO jobs (key, state, owner, claimed_at) VALUES (?, 'submitting', ?, ?)",
-            (key, _me(), self._clock()),
+            (key, _owner(os.getpid()), self._clock()),
         )
         return cursor.rowcount == 1
 
+    def renew(self, key: str) -> None:
+        """Say that a claimed submission is sent only now."""
+        self._do(
+            "UPDATE jobs SET claimed_at = ? WHERE key = ? AND state = 'submitting'", (self._clock(), key)
+        )
+
+    def abandon(self, key: str) -> None:
+        """Give a claim up without knowing its fate: whoever finds it asks the service first."""
+        self._do("UPDATE jobs SET owner = NULL WHERE key = ? AND state = 'submitting'", (key,))
+
     def opened(self, key: str, job_id: str, warning: str | None = None) -> None:
         """Keep the job's id; from now on nothing is submitted again for this request."""
-        self._db.execute(
+        self._do(
             "UPDATE jobs SET state = 'open', job_id = ?, warning = ?, opened_at = ? WHERE key = ?",
             (job_id, warning, self._clock(), key),
         )
 
     def succeeded(self, key: str, *, voiceprint: str, warning: str | None) -> None:
         """Keep a result."""
-        self._db.execute(
+        self._do(
             "UPDATE jobs SET state = 'succeeded', voiceprint = ?, warning = coalesce(?, warning), "
             "closed_at = ? WHERE key = ?",
             (voiceprint, warning, self._clock(), key),
         )
 
-    def drop(self, key: str, entry: Entry | None = None) -> None:
+    def drop(self, key: str, *, claimed_at: float | None = None, job_id: str | None = None) -> None:
         """Forget a request that came to nothing, so that it may be asked again.
 
-        With ``entry``, only if the request is still as it was found: another process may have claimed it.
+        Only the claim of that moment, or only that job: another run may have begun anew since.
         """
-        self._db.execute(
-            "DELETE FROM jobs WHERE key = ?1 AND state != 'succeeded' AND (?2 IS NULL OR claimed_at = ?2)",
-            (key, entry.claimed_at if entry else None),
-        )
+        if job_id is not None:
+            self._do("DELETE FROM jobs WHERE key = ? AND state = 'open' AND job_id = ?", (key, job_id))
+        else:
+            self._do(
+                "DELETE FROM jobs WHERE key = ?1 AND state = 'submitting' "
+                "AND (?2 IS NULL OR claimed_at = ?2)",
+                (key, claimed_at),
+            )
 
     def knows_job(self, job_id: str) -> bool:
         """Whether a job id belongs to any request of this ledger."""
-        return self._db.execute("SELECT 1 FROM jobs WHERE job_id = ?", (job_id,)).fetchone() is not None
+        return self._do("SELECT 1 FROM jobs WHERE job_id = ?", (job_id,)).fetchone() is not None
 
     # --- runs -------------------------------------------------------------------------------------------
 
@@ -202,7 +249,7 @@ class Ledger:
         started_at = self._clock()
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at))
         run_id = f"{stamp}-{secrets.token_hex(3)}"
-        self._db.execute(
+        self._do(
             "INSERT INTO runs (run_id, started_at, n_rows, destination, call, frame) "
             "VALUES (?, ?, ?, ?, ?, ?)",
             (run_id, started_at, n_rows, destination, json.dumps(dict(call)), frame),
@@ -211,25 +258,35 @@ class Ledger:
 
     def note_row(self, run_id: str, position: int, key: str) -> None:
         """Keep which request a row stands for: audio in memory cannot be found again otherwise."""
-        self._db.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (run_id, position, key))
+        self._do("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (run_id, position, key))
 
     def key_of_row(self, run_id: str, position: int) -> str | None:
         """The request of a row of an earlier run."""
-        row = self._db.execute(
+        row = self._do(
             "SELECT key FROM rows WHERE run_id = ? AND position = ?", (run_id, position)
         ).fetchone()
         return None if row is None else str(row[0])
 
+    def open_jobs(self, run_id: str) -> dict[int, str]:
+        """Job ids of a run's rows whose jobs are open, by position."""
+        found = self._do(
+            "SELECT rows.position, jobs.job_id FROM rows JOIN jobs ON jobs.key = rows.key "
+            "WHERE rows.run_id = ? AND jobs.state = 'open'",
+            (run_id,),
+        )
+        return dict(found.fetchall())
+
     def end_run(self, run_id: str, counts: Mapping[str, int], *, finished: bool) -> None:
         """Keep the counts; a run that is not finished is what `resume` looks for."""
-        self._db.execute(
+        self._do(
             "UPDATE runs SET counts = ?, finished_at = ? WHERE run_id = ?",
             (json.dumps(dict(counts)), self._clock() if finished else None, run_id),
         )
 
     def runs(self) -> list[RunRecord]:
-        """All runs, newest first."""
-        rows = self._db.execute(
+        """All runs, newest first; without their frames if somebody else may have written the file."""
+        trusted = self.path is None or is_private(self.path)
+        rows = self._do(
             "SELECT run_id, started_at, finished_at, n_rows, destination, call, frame, counts FROM runs "
             "ORDER BY started_at DESC, run_id DESC"
         )
@@ -241,7 +298,7 @@ class Ledger:
                 n_rows,
                 destination,
                 json.loads(call),
-                frame,
+                frame if trusted else None,
                 json.loads(counts or "{}"),
             )
             for run_id, started_at, finished_at, n_rows, destination, call, frame, counts in rows
@@ -251,40 +308,42 @@ class Ledger:
         """Delete runs and the results that no other run shares; returns how many voiceprints went."""
         marks = ",".join("?" * len(run_ids))
         with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+            self._do("BEGIN IMMEDIATE")
             keys = [
                 row[0]
-                for row in self._db.execute(
+                for row in self._do(
                     f"SELECT key FROM rows GROUP BY key HAVING SUM(run_id NOT IN ({marks})) = 0",  # noqa: S608 - only question marks
                     run_ids,
                 )
             ]
             removed = self._delete_jobs(keys)
             for table in ("rows", "runs"):
-                self._db.execute(f"DELETE FROM {table} WHERE run_id IN ({marks})", run_ids)  # noqa: S608 - only question marks
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._do(f"DELETE FROM {table} WHERE run_id IN ({marks})", run_ids)  # noqa: S608 - only question marks
+        self._do("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return removed
 
     def forget_everything(self) -> int:
         """Delete all runs, rows and results; returns how many voiceprints went."""
         with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            keys = [row[0] for row in self._db.execute("SELECT key FROM jobs")]
+            self._do("BEGIN IMMEDIATE")
+            keys = [row[0] for row in self._do("SELECT key FROM jobs")]
             removed = self._delete_jobs(keys)
-            self._db.execute("DELETE FROM rows")
-            self._db.execute("DELETE FROM runs")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._do("DELETE FROM rows")
+            self._do("DELETE FROM runs")
+        self._do("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return removed
 
     def _delete_jobs(self, keys: list[str]) -> int:
         removed = 0
         for key in keys:
-            row = self._db.execute("SELECT voiceprint IS NOT NULL FROM jobs WHERE key = ?", (key,)).fetchone()
+            row = self._do("SELECT voiceprint IS NOT NULL FROM jobs WHERE key = ?", (key,)).fetchone()
             removed += bool(row and row[0])
-            self._db.execute("DELETE FROM jobs WHERE key = ?", (key,))
+            self._do("DELETE FROM jobs WHERE key = ?", (key,))
         return removed
 
     def _is_gone(self, owner: str | None, claimed_at: float) -> bool:
+        if owner is None:
+            return True
         alive = _is_alive(owner)
         return self._clock() - claimed_at > _CLAIM_S if alive is None else not alive
 
@@ -302,21 +361,24 @@ def is_private(path: Path) -> bool:
     return facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
 
 
-def _me() -> str:
-    return f"{os.uname().nodename if sys.platform != 'win32' else ''}:{os.getpid()}:{_birth(os.getpid())}"
+@functools.lru_cache(maxsize=4)
+def _owner(pid: int) -> str:
+    """Name of this process: machine, number, start time."""
+    return f"{os.uname().nodename if sys.platform != 'win32' else ''}:{pid}:{_birth(pid)}"
 
 
 def _birth(pid: int) -> str:
     """Start time of a process where the system tells it, so that a reused number is not taken for it."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        facts = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return "ended" if facts[0] in "ZX" else facts[19]  # killed, but its parent has not looked yet
     except (OSError, IndexError):
         return ""
 
 
-def _is_alive(owner: str | None) -> bool | None:
+def _is_alive(owner: str) -> bool | None:
     """Whether the claiming process still runs; None where that cannot be told."""
-    node, pid_text, birth = (owner or "::").rsplit(":", 2)
+    node, pid_text, birth = owner.rsplit(":", 2)
     if sys.platform == "win32" or not pid_text.isdigit() or node != os.uname().nodename:
         return None
     try:
