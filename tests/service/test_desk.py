@@ -394,10 +394,11 @@ def test_closing_ends_downloads(opened: Any, tmp_path: Path) -> None:
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             return httpx.Response(200, stream=Endless())
 
+    before = set(threading.enumerate())  # other tests of this process may have their own service
     desk = opened(fetch_client=lambda: httpx.AsyncClient(transport=Transport()))
     job_id = desk.submit(VoiceprintRequest("https://clips.example/endless")).job_id
     assert started.wait(WAIT_S)
     until(desk, job_id, "running")
     assert desk.close()
-    assert not any(thread.name == "voiceprint-fetch" for thread in threading.enumerate())
+    assert not any(thread.name == "voiceprint-fetch" for thread in set(threading.enumerate()) - before)
     assert [job.status for job in still_stored(tmp_path)] == ["running"]
