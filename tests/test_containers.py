@@ -166,7 +166,12 @@ def test_a_cut_frame_shows(n_bytes: int) -> None:
 def test_what_lies_between_frames_is_skipped(before: int, between: int, after: int, filler: bytes) -> None:
     data = filler * before + frames(6) + filler * between + frames(5) + filler * after
     facts = walked(data)
-    assert (facts.frames, facts.start, facts.cut) == (11, before, False)
+    assert (facts.frames, facts.start, facts.end, facts.cut) == (11, before, len(data) - after, False)
+
+
+def test_garbage_behind_the_xing_frame() -> None:
+    data = xing(99) + bytes(100) + frames(6)
+    assert walked(containers.with_xing(data, walked(data))).frames == 6
 
 
 def test_a_lone_sync_word_in_a_tag_is_no_frame() -> None:

@@ -246,9 +246,10 @@ def _looks_like_mp3(head: bytes) -> bool:
 
 
 def _measurable_mp3(raw: IO[bytes]) -> IO[bytes]:
-    """The file itself if its header tells its length, else a copy in memory that does.
+    """The file itself if it is frames and nothing else and tells their number, else a copy that is so.
 
-    libsndfile finds the first frame behind a plain ID3v2 tag only: not behind a footer, nor behind padding.
+    libsndfile finds the first frame behind a plain ID3v2 tag only, not behind a footer or padding, and
+    libmpg123 complains on the terminal about tags behind the last one.
     """
     raw.seek(0)
     data = raw.read()
@@ -259,7 +260,9 @@ def _measurable_mp3(raw: IO[bytes]) -> IO[bytes]:
         raise RowError("truncated", "The MP3 file ends before its audio does: copy or download it again.")
     if not facts.is_measured:
         return io.BytesIO(containers.with_xing(data, facts))
-    return io.BytesIO(data[facts.start :]) if facts.start else raw
+    if facts.start == 0 and facts.end == len(data):
+        return raw
+    return io.BytesIO(data[facts.start : facts.end])
 
 
 @contextlib.contextmanager

@@ -140,9 +140,10 @@ class Mp3Facts:
     samples_per_frame, sample_rate_hz : int
         Of the first frame.
     first_frame : bytes
-        The four header bytes of the first audio frame.
-    start, audio_start : int
-        Offsets of the first frame, which may be the Xing frame, and of the first audio frame.
+        The four header bytes of the first frame.
+    start, audio_start, end : int
+        Offsets of the first frame, which may be the Xing frame, of what follows that one, and of what
+        follows the last frame.
     announced_frames : int or None
         Frames that the Xing header announces; None without one, 0 if it leaves them open.
     cut : bool
@@ -157,6 +158,7 @@ class Mp3Facts:
     first_frame: bytes
     start: int
     audio_start: int
+    end: int
     announced_frames: int | None
     cut: bool
 
@@ -211,7 +213,7 @@ def walk_mp3(data: bytes) -> Mp3Facts | None:
         return None
     announced = _announced_frames(data[start : start + head.n_bytes], head.xing_offset)
     position = start + (head.n_bytes if announced is not None else 0)
-    audio_start, frames, cut = position, 0, False
+    audio_start, end, frames, cut = position, position, 0, False
     while position < len(data):
         frame = _frame(data[position : position + 4])
         if frame is None:
@@ -224,10 +226,19 @@ def walk_mp3(data: bytes) -> Mp3Facts | None:
             break
         else:
             frames += 1
-            position += frame.n_bytes
+            end = position = position + frame.n_bytes
     cut = cut or bool(announced and frames + 1 < announced)
-    first = data[audio_start : audio_start + 4]
-    return Mp3Facts(frames, head.samples, head.sample_rate_hz, first, start, audio_start, announced, cut)
+    return Mp3Facts(
+        frames=frames,
+        samples_per_frame=head.samples,
+        sample_rate_hz=head.sample_rate_hz,
+        first_frame=data[start : start + 4],
+        start=start,
+        audio_start=audio_start,
+        end=end,
+        announced_frames=announced,
+        cut=cut,
+    )
 
 
 def _first_frame(data: bytes) -> int | None:
@@ -279,13 +290,13 @@ def _announced_frames(frame: bytes, xing_offset: int) -> int | None:
 
 
 def with_xing(data: bytes, facts: Mp3Facts) -> bytes:
-    """The same MP3 with a Xing header in front, so that a decoder knows its length and reads the tail."""
+    """The frames with a Xing header in front, so that a decoder knows their number and reads the tail."""
     word = int.from_bytes(facts.first_frame, "big")
     word = word & ~(0xF << 12) & ~(1 << 9) | 9 << 12 | 1 << 16  # bitrate index 9, no padding, no CRC
     header = word.to_bytes(4, "big")
     frame = _frame(header)
     if frame is None:
         raise ValueError("not the header of an MPEG layer III frame")
-    audio = data[facts.audio_start :]
+    audio = data[facts.audio_start : facts.end]
     xing = b"Xing" + struct.pack(">III", 3, facts.frames, frame.n_bytes + len(audio))
     return (header.ljust(frame.xing_offset, b"\0") + xing).ljust(frame.n_bytes, b"\0") + audio
