@@ -132,16 +132,19 @@ class Waiter:
         try:
             while self._open:
                 await self._sleep(self._interval_s)
-                for job_id in await self._ended():
-                    try:
-                        await self._fetch(job_id)
-                    except (KeyRefused, NoCredit):
-                        raise
-                    except ServiceError as error:
-                        self._missed(job_id, error)
+                await self._round()
         except Exception as error:  # every row that waits must hear of it
             for future in list(self._open.values()):
                 _fail(future, error)
+
+    async def _round(self) -> None:
+        ended = await self._ended()  # fetched side by side: each waits for its turn among uploads
+        failures = await asyncio.gather(*map(self._fetch, ended), return_exceptions=True)
+        for job_id, failure in zip(ended, failures, strict=True):
+            if isinstance(failure, ServiceError) and not isinstance(failure, (KeyRefused, NoCredit)):
+                self._missed(job_id, failure)
+            elif failure is not None:
+                raise failure
 
     async def _ended(self) -> list[str]:
         """Ids of open jobs to read: those that have ended, and those of which nothing is known."""
