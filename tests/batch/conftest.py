@@ -29,13 +29,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [write_clip(folder / f"{seed}.wav", seed=seed) for seed in range(8)]
 
 
-@pytest.fixture(scope="session")
-def engine() -> Iterator[LocalService]:
-    """A service for whose jobs nobody asks in a list."""
-    with LocalService(threads=1) as local:
-        yield local
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A service of its own, its wire, and a folder for the ledger."""

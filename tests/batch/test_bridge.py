@@ -190,6 +190,10 @@ def test_each_thread_asks_the_same_loop() -> None:
     assert thread.start(answer(1)).wait() == 1
     assert thread.loop is not loop_thread().loop
     thread.loop.call_soon_threadsafe(thread.loop.stop)
+    deadline_s = time.monotonic() + 5
+    while not thread.loop.is_closed():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
 
 
 FORKED = """

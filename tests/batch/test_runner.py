@@ -19,7 +19,7 @@ from voiceprint_nb.client import transport
 from voiceprint_nb.contract import VOICEPRINT_PATH
 from voiceprint_nb.errors import KeyRefused, NoCredit, RequestRefused, ServiceUnavailable, UsageError
 
-ROWS = 4  # contents of the stop-anywhere runs
+ROWS = 3  # contents of the stop-anywhere runs
 
 
 def finished(world: World) -> set[str]:

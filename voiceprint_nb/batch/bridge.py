@@ -35,7 +35,10 @@ class LoopThread:
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.call_soon(started.set)
-        self.loop.run_forever()
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
 
     def start(self, work: Coroutine[Any, Any, T]) -> Background[T]:
         """Begin work on the loop."""
