@@ -54,17 +54,24 @@ class Inspector:
         try:
             if isinstance(source, sources.UrlSource):
                 file = await looking.look_remote(source, self._scratch, await self._web_client())
+                paths.append(file.path)
+                clip = await self._in_thread(partial(self._admit, file))
             else:
-                file = await self._in_thread(partial(looking.look_local, source, self._scratch))
-            paths.append(file.path)
-            admit = partial(clips.admit, file, fit=self._request.fit, scratch=self._scratch)
-            clip = await self._in_thread(admit)
+                clip = await self._in_thread(partial(self._look_and_admit, source, paths))
             paths.append(clip.path)
             yield clip
         finally:
             for path in paths:
                 if path.parent == self._scratch:
                     path.unlink(missing_ok=True)
+
+    def _look_and_admit(self, source: looking.Lookable, paths: list[Path]) -> clips.Clip:
+        file = looking.look_local(source, self._scratch)
+        paths.append(file.path)
+        return self._admit(file)
+
+    def _admit(self, file: looking.LocalFile) -> clips.Clip:
+        return clips.admit(file, fit=self._request.fit, scratch=self._scratch)
 
     async def check(self, cell: object) -> Outcome:
         """What can be known of one cell without asking any service."""
