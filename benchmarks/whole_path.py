@@ -7,7 +7,8 @@
 The rows are the good samples repeated, each with its own faint noise so that all contents differ. Every round
 measures, each in a process of its own: what importing pandas and loading the network takes ("loaded"), the
 engine on samples that are already decoded ("engine"), the engine fed from the files ("decode + engine"), and
-``voiceprint_nb.voiceprints`` from frame to frame with a fresh ledger ("whole path").
+``voiceprint_nb.voiceprints`` from frame to frame with a fresh ledger ("whole path"). A first clip, not
+counted, loads the network and the libraries.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def whole_path(paths: list[Path]) -> float:
     """Seconds of ``voiceprints`` on a frame of these paths, with a ledger on disk."""
     import voiceprint_nb as vp
 
+    vp.voiceprints([ROOT / "data" / "samples" / "ada-1.wav"], service="local", progress=False, ledger=False)
     frame = pd.DataFrame({"audio": [str(path) for path in paths]})
     with tempfile.TemporaryDirectory() as folder:
         started_s = time.perf_counter()
@@ -89,6 +91,7 @@ def _through_pool(loads: list[Callable[[], np.ndarray]]) -> float:
     from voiceprint_nb.engine.pool import EnginePool
 
     with EnginePool() as pool:
+        pool.submit(loads[0]).result()
         started_s = time.perf_counter()
         futures = [pool.submit(load) for load in loads]
         for future in futures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import shutil
 import subprocess
@@ -66,31 +67,32 @@ def probe(path: Path) -> AudioFacts:
         ``empty_file``, ``not_audio``, ``needs_ffmpeg``, ``bad_header``, ``truncated`` or ``empty_audio``.
     """
     with _opened(path) as (file, kind):
-        return _facts(file, kind)
+        facts = _facts(file, kind)
+        _refuse_missing_end(file)
+        return facts
 
 
-def load(path: Path, *, max_duration_s: float) -> tuple[AudioFacts, Samples | None]:
-    """Facts and, unless the clip is longer than ``max_duration_s``, its samples, from one opening.
+def inspect(path: Path, *, max_duration_s: float) -> AudioFacts:
+    """Facts about a clip, and that it can be heard: as `probe`, with as little decoding as that takes.
 
-    Returns
-    -------
-    AudioFacts, ndarray of shape (samples,), float32, or None
-        At the file's own rate, the mean of all channels.
+    An integer or lossy clip is decoded up to its first audible second, a float one to its end, for it may
+    hold NaN anywhere. A clip longer than ``max_duration_s`` is not decoded.
 
     Raises
     ------
     RowError
-        As `probe` and `read_mono`; its ``facts`` say what the header told.
+        As `probe`, and ``silent`` or ``bad_samples``; its ``facts`` say what the header told.
     """
     with _opened(path) as (file, kind):
         facts = _facts(file, kind)
-        if facts.duration_s > max_duration_s:
-            return facts, None
         try:
-            return facts, _samples(file, 0, None)
+            _refuse_missing_end(file)
+            if facts.duration_s <= max_duration_s:
+                _refuse_unheard(file)
         except RowError as error:
             error.facts = facts
             raise
+    return facts
 
 
 def read_mono(
@@ -167,8 +169,14 @@ def resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[
 
 
 def is_silent(samples: NDArray[np.float32]) -> bool:
-    """Whether nothing in ``(samples,) float32`` can be heard: the peak stays below `SILENCE_PEAK`."""
-    return not len(samples) or float(np.abs(samples).max()) < SILENCE_PEAK
+    """Whether nothing in ``(samples,) float32`` can be heard.
+
+    The distance of all samples from their mean stays below `SILENCE_PEAK`: a constant offset is no sound.
+    """
+    if not len(samples):
+        return True
+    middle = float(samples.mean(dtype=np.float64))
+    return max(float(samples.max()) - middle, middle - float(samples.min())) < SILENCE_PEAK
 
 
 def encode_flac(samples: NDArray[np.float32], sample_rate_hz: int) -> bytes:
@@ -198,16 +206,6 @@ def _opened(path: Path) -> Iterator[tuple[Any, str | None]]:
     """Open a file for decoding; yields the soundfile object and the container's name if ffmpeg read it."""
     import soundfile
 
-    class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-        """Reads forward only: soundfile seeks after each read of a file that it thinks seekable.
-
-        Such a seek fails at the end of a FLAC stream of open length, and makes libmpg123 decode again from
-        the middle of its bit reservoir, with complaints on the user's terminal.
-        """
-
-        def seekable(self) -> bool:
-            return False
-
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(_open_raw(path))
         head = raw.read(64)
@@ -224,12 +222,29 @@ def _opened(path: Path) -> Iterator[tuple[Any, str | None]]:
         # A descriptor instead of a name: names may be no UTF-8, and their endings make libsndfile guess.
         by_number = not isinstance(source, io.BytesIO)
         try:
-            file = ForwardFile(source.fileno() if by_number else source, closefd=False)
+            file = _forward_file()(source.fileno() if by_number else source, closefd=False)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise RowError(
                 "not_audio", "The bytes are not audio of a known format: check the file, or export it as WAV."
             ) from error
         yield stack.enter_context(file), kind
+
+
+@functools.cache
+def _forward_file() -> Any:
+    import soundfile
+
+    class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
+        """Reads forward only: soundfile seeks after each read of a file that it thinks seekable.
+
+        Such a seek fails at the end of a FLAC stream of open length, and makes libmpg123 decode again from
+        the middle of its bit reservoir, with complaints on the user's terminal.
+        """
+
+        def seekable(self) -> bool:
+            return False
+
+    return ForwardFile
 
 
 def _open_raw(path: Path) -> IO[bytes]:
@@ -322,9 +337,11 @@ def _skip(file: Any, frames: int) -> None:
 
 
 def _refuse_missing_end(file: Any) -> None:
-    """Look for the last frame that the header announces; leaves the file at its beginning."""
+    """Look for the last frame that a FLAC header announces; other containers are walked instead."""
     import soundfile
 
+    if file.format != "FLAC" or file.frames >= _UNKNOWN_FRAMES:
+        return
     try:
         file.seek(file.frames - 1)
         there = len(file.read(1))
@@ -335,19 +352,42 @@ def _refuse_missing_end(file: Any) -> None:
         raise _ends_early()
 
 
+def _refuse_unheard(file: Any) -> None:
+    """Decode until something is heard; a float file to its end."""
+    to_the_end = file.subtype in ("FLOAT", "DOUBLE")
+    audible, n_samples = False, 0
+    for block in _mono_blocks(file, None, file.samplerate):
+        n_samples += len(block)
+        _refuse_odd_values(block)
+        audible = audible or not is_silent(block)
+        if audible and not to_the_end:
+            return
+    if not n_samples:
+        raise _without_samples()
+    if not audible:
+        raise RowError("silent", "Nothing can be heard in the clip: check the microphone or the export.")
+
+
+def _refuse_odd_values(samples: Samples) -> None:
+    if not np.isfinite(samples).all():
+        raise RowError("bad_samples", "The clip holds NaN or infinite samples: export it again.")
+
+
+def _without_samples() -> RowError:
+    return RowError("empty_audio", "The file is audio without a single sample: record the clip again.")
+
+
 def _ends_early() -> RowError:
     return RowError("truncated", "The file ends before its audio does: copy or download it again.")
 
 
 def _facts(file: Any, kind: str | None) -> AudioFacts:
     if file.frames <= 0:
-        raise RowError("empty_audio", "The file is audio without a single sample: record the clip again.")
+        raise _without_samples()
     if not _LEAST_RATE_HZ <= file.samplerate <= _MOST_RATE_HZ:
         raise RowError(
             "bad_header", f"The header says {file.samplerate} Hz, which is no audio: export it again."
         )
-    if file.format == "FLAC" and file.frames < _UNKNOWN_FRAMES:
-        _refuse_missing_end(file)
     frames = file.frames if file.frames < _UNKNOWN_FRAMES else _count_frames(file)
     return AudioFacts(
         kind or file.format, file.subtype, frames / file.samplerate, file.samplerate, file.channels
@@ -359,12 +399,11 @@ def _samples(file: Any, start: int, wanted: int | None) -> Samples:
     blocks = list(_mono_blocks(file, wanted))
     samples = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
     if not len(samples):
-        raise RowError("empty_audio", "The file is audio without a single sample: record the clip again.")
+        raise _without_samples()
     expected = file.frames - start if wanted is None else min(file.frames - start, wanted)
     if file.frames < _UNKNOWN_FRAMES and expected - len(samples) > _MISSING_TAIL_S * file.samplerate:
         raise _ends_early()
-    if not np.isfinite(samples).all():
-        raise RowError("bad_samples", "The clip holds NaN or infinite samples: export it again.")
+    _refuse_odd_values(samples)
     return samples
 
 
@@ -372,6 +411,6 @@ def _count_frames(file: Any) -> int:
     """Length of a FLAC stream of open length, by decoding it; the file stands at its start afterwards."""
     frames = sum(len(block) for block in _mono_blocks(file, None))
     if not frames:
-        raise RowError("empty_audio", "The file is audio without a single sample: record the clip again.")
+        raise _without_samples()
     file.seek(0)
     return frames

@@ -144,12 +144,15 @@ class VoiceprintRequest:
         return body
 
     @classmethod
-    def from_wire(cls, body: object) -> VoiceprintRequest:
-        """Validate a decoded JSON body; raises `InvalidRequest` with every field at fault."""
+    def from_wire(cls, body: object, *, files: bool = False) -> VoiceprintRequest:
+        """Validate a decoded JSON body; raises `InvalidRequest` with every field at fault.
+
+        With ``files``, a ``file://`` address is allowed too: for a service inside the user's own process.
+        """
         data, errors = _object(body), []
         url, model = data.get("url"), data.get("model")
         webhook, status_only = data.get("webhook"), data.get("webhookStatusOnly", False)
-        if not isinstance(url, str) or not is_job_url(url):
+        if not isinstance(url, str) or not (is_job_url(url) or (files and is_file_url(url))):
             errors.append(FieldError("url", "Invalid URL"))
         if model is not None and model not in VOICEPRINT_MODELS:
             errors.append(FieldError("model", f"Expected one of {', '.join(VOICEPRINT_MODELS)}"))
@@ -170,6 +173,11 @@ def is_media_key(url: str) -> bool:
 def is_job_url(url: str) -> bool:
     """Whether the contract allows this text as the ``url`` of a job."""
     return len(url) <= MAX_URL_CHARS and _JOB_URL.fullmatch(url) is not None
+
+
+def is_file_url(url: str) -> bool:
+    """Whether this is the address of a local file, short enough to be sent."""
+    return url.startswith("file:///") and len(url) <= MAX_URL_CHARS
 
 
 def is_webhook_url(url: str) -> bool:

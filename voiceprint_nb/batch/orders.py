@@ -24,7 +24,7 @@ from voiceprint_nb.errors import (
     ServiceUnavailable,
 )
 from voiceprint_nb.intake.clips import Clip
-from voiceprint_nb.intake.sources import UrlSource
+from voiceprint_nb.intake.sources import MediaSource, Source, UrlSource
 
 _CLAIM_POLL_S = 0.1
 _CLOCK_SKEW_S = 120.0  # between this machine and the service
@@ -58,7 +58,7 @@ class Orders:
         self._api = service.open_api()
         self._waiter = jobs.Waiter(self._api, interval_s=service.poll_s)
         self._key_check: asyncio.Task[None] | None = None
-        self._sending: dict[str, asyncio.Task[str]] = {}  # submissions that have left, by request
+        self._sending: dict[str, asyncio.Task[Entry]] = {}  # submissions that have left, by request
         self._repeats: Counter[str] = Counter()
         self._unknown: list[tuple[str, float]] = []  # claims of unknown fate, of which rows of this run tell
 
@@ -113,23 +113,29 @@ class Orders:
             await asyncio.sleep(_CLAIM_POLL_S)  # another run submits the same clip right now
         return None
 
-    async def reach(self, source: object, clip: Clip) -> str:
+    async def reach(self, source: Source, clip: Clip | None) -> str:
         """Step 5: an address that the service can fetch: the row's own, or an upload's."""
+        if isinstance(source, MediaSource):
+            return source.key
+        if clip is None:
+            raise TypeError("only media keys come without a clip")
         if isinstance(source, UrlSource) and not clip.is_cut:
             host = urlsplit(source.url).hostname or ""
             if self._service.sees_private_hosts or not _is_private(host):
                 return source.url
+        if self._service.sees_files and contract.is_file_url(address := clip.path.absolute().as_uri()):
+            return address
         return await uploads.put(self._api, clip.path, n_bytes=clip.n_bytes, digest=clip.digest)
 
-    async def submit(self, key: str, url: str) -> str | None:
+    async def submit(self, key: str, url: str) -> Entry | None:
         """Step 6: create the job; the ledger knows its id before anything waits.
 
         A run that is stopped while the request is on its way still waits a moment for the job's id.
 
         Returns
         -------
-        str or None
-            The job's id; None if the ledger is to be asked again: another run was faster, or the service
+        Entry or None
+            The open job; None if the ledger is to be asked again: another run was faster, or the service
             failed, and its job list shows that there is no job.
 
         Raises
@@ -164,7 +170,7 @@ class Orders:
             if not sending.cancelled():
                 sending.exception()  # marks it as seen
 
-    async def _send(self, key: str, url: str) -> str:
+    async def _send(self, key: str, url: str) -> Entry:
         """Claim, post, and keep the job's id; the claim is as short as the request."""
         task = asyncio.current_task()
 
@@ -178,7 +184,7 @@ class Orders:
 
         try:
             created = await jobs.submit(self._api, contract.VoiceprintRequest(url, self._model), before=claim)
-            self._ledger.opened(key, created.job_id, created.warning)
+            return self._ledger.opened(key, created.job_id, created.warning)
         except BaseException as error:
             if key in self._sending:
                 if _was_refused(error):
@@ -189,16 +195,12 @@ class Orders:
         finally:
             if self._sending.get(key) is task:
                 del self._sending[key]
-        return created.job_id
 
-    async def collect(self, key: str, job_id: str) -> Outcome:
+    async def collect(self, key: str, entry: Entry) -> Outcome:
         """Steps 7 and 8: wait for a job of this run, and keep its result."""
-        entry = self._ledger.find(key)
-        if entry is None or entry.job_id != job_id:
-            raise RowError("bad_answer", "The ledger was emptied during the run: run the line again.")
         outcome = await self._wait(key, entry, source="new")
         if outcome is None:  # the ledger keeps it: the next run asks again before it submits anything
-            return _left_open("The service does not know the job it has just created", job_id)
+            return _left_open("The service does not know the job it has just created", entry.job_id)
         return outcome
 
     async def check_key(self) -> None:

@@ -112,6 +112,8 @@ class Service:
         Rows worked on at the same time.
     sees_private_hosts : bool
         Whether the service can fetch addresses of this machine and its network.
+    sees_files : bool
+        Whether the service reads this machine's files by their ``file://`` address: then nothing is copied.
     job_timeout_s : float
         Bound on the wait for one job, in seconds.
     settle_s : float
@@ -123,6 +125,7 @@ class Service:
     poll_s: float
     in_flight: int
     sees_private_hosts: bool
+    sees_files: bool = False
     job_timeout_s: float = 300.0
     settle_s: float = 1.0
 

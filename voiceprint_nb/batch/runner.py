@@ -88,24 +88,20 @@ class Batch:
         source = self._inspector.parse(cell)
         if isinstance(source, MediaSource):
             key = self._note(position, source.key)
-            return await self._once(key, partial(self._order, position, key, source.key))
+            return await self._once(key, partial(self._order, position, key, source))
         async with self._inspector.clip(source) as clip:
             key = self._note(position, clip.digest)
             outcome = await self._once(key, partial(self._order, position, key, source, clip))
             return _with_clip(outcome, clip)
 
-    async def _order(
-        self, position: int, key: str, source: Source | str, clip: Clip | None = None
-    ) -> Outcome:
+    async def _order(self, position: int, key: str, source: Source, clip: Clip | None = None) -> Outcome:
         while (outcome := await self._orders.known(key)) is None:
             await self._orders.check_key()
             self._tally.step(position, "uploading")
-            url = (
-                source if isinstance(source, str) or clip is None else await self._orders.reach(source, clip)
-            )
+            url = await self._orders.reach(source, clip)
             self._tally.step(position, "running")
-            if (job_id := await self._orders.submit(key, str(url))) is not None:
-                return await self._orders.collect(key, job_id)
+            if (entry := await self._orders.submit(key, url)) is not None:
+                return await self._orders.collect(key, entry)
         return outcome
 
     async def _kept_row(self, position: int) -> Outcome:

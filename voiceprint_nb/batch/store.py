@@ -207,12 +207,14 @@ class Ledger:
         """Give a claim up without knowing its fate: whoever finds it asks the service first."""
         self._do("UPDATE jobs SET owner = NULL WHERE key = ? AND state = 'submitting'", (key,))
 
-    def opened(self, key: str, job_id: str, warning: str | None = None) -> None:
+    def opened(self, key: str, job_id: str, warning: str | None = None) -> Entry:
         """Keep the job's id; from now on nothing is submitted again for this request."""
+        now = self._clock()
         self._do(
             "UPDATE jobs SET state = 'open', job_id = ?, warning = ?, opened_at = ? WHERE key = ?",
-            (job_id, warning, self._clock(), key),
+            (job_id, warning, now, key),
         )
+        return Entry("open", job_id, now, orphaned=False, warning=warning)
 
     def succeeded(self, key: str, *, voiceprint: str, warning: str | None) -> None:
         """Keep a result."""

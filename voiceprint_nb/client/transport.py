@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -82,7 +83,7 @@ class Api:
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
         timeout = httpx.Timeout(_TRANSFER_S, connect=_CONNECT_S, pool=None)
         try:
-            self._client = httpx.AsyncClient(
+            self._client = _client_without_cookies()(
                 base_url=self._base_url,
                 transport=self._transport,
                 limits=limits,
@@ -142,10 +143,9 @@ class Api:
         async for attempt in _attempts(repeatable=True):
             with attempt:
                 try:
-                    request = self.client.build_request("PUT", url, content=chunks(), headers=headers)
+                    request = self._request("PUT", _veiled_url()(url), headers, content=chunks())
                 except httpx.InvalidURL:
                     raise ProtocolError("The service's upload address is not an address.") from None
-                request.url = _veiled(request.url)
                 answer = await self._sent(request, timeout_s)
                 if answer.status_code >= 300:
                     _raise_for_status(answer, storage=True)
@@ -172,7 +172,7 @@ class Api:
         before: Callable[[], None] | None = None,
     ) -> object:
         def build() -> httpx.Request:
-            return self.client.build_request(method, path, params=params, json=body, headers=self._key_header)
+            return self._request(method, self._base_url + path, self._key_header, params=params, json=body)
 
         async for attempt in _attempts(repeatable=repeatable):
             with attempt:
@@ -186,19 +186,13 @@ class Api:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _request(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Mapping[str, Any] | None
+        self, method: str, url: httpx.URL | str, headers: Mapping[str, str], **content: Any
     ) -> httpx.Request:
-        """One API request; made here, as the client's merging of URLs and headers costs twice the sending."""
+        """A request made here: the client's own merging of URLs and headers costs more than the sending."""
         import httpx
 
-        return httpx.Request(
-            method,
-            self._base_url + path,
-            params=params,
-            json=body,
-            headers=self._headers | self._key_header,
-            extensions={"timeout": self.client.timeout.as_dict()},
-        )
+        timeout = {"timeout": self.client.timeout.as_dict()}
+        return httpx.Request(method, url, headers={**self._headers, **headers}, extensions=timeout, **content)
 
     async def _answered(
         self, build: Callable[[], httpx.Request], pacer: Pacer, before: Callable[[], None] | None
@@ -273,17 +267,36 @@ def _unreachable(error: BaseException) -> ServiceUnavailable:
     return failure
 
 
-def _veiled(url: httpx.URL) -> httpx.URL:
-    """The same address, told to nobody: httpx logs the address of every request, and this one is a secret."""
+@functools.cache
+def _veiled_url() -> type[httpx.URL]:
+    """Addresses that are told to nobody: httpx logs that of every request, and presigned ones are secrets."""
     import httpx
 
-    class Veiled(httpx.URL):
+    class VeiledURL(httpx.URL):
         def __str__(self) -> str:
             return f"{self.scheme}://{self.host}/"
 
         __repr__ = __str__
 
-    return Veiled(url)
+    return VeiledURL
+
+
+@functools.cache
+def _client_without_cookies() -> type[httpx.AsyncClient]:
+    """A client that no server can make remember anything, and that spends no time on looking for it."""
+    import httpx
+
+    class NoCookies(httpx.Cookies):
+        def extract_cookies(self, response: httpx.Response) -> None:
+            """Leave them where they are."""
+
+    class ClientWithoutCookies(httpx.AsyncClient):
+        @property  # type: ignore[misc]  # without the setter, on purpose
+        def cookies(self) -> httpx.Cookies:
+            return none
+
+    none = NoCookies()
+    return ClientWithoutCookies
 
 
 def _raise_for_status(answer: httpx.Response, *, storage: bool = False) -> None:

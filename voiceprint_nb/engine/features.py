@@ -27,7 +27,8 @@ WINDOW_FRAMES = 160
 """Frames in one window of the network: 1.6 s, ``partials_n_frames`` of Resemblyzer."""
 
 _WINDOW_SAMPLES = WINDOW_FRAMES * HOP_SAMPLES
-_BLOCK_FRAMES = 64  # the largest block whose matrix product OpenBLAS keeps on the calling thread
+_BLOCK_FRAMES = 512  # bounds memory; fewer, longer steps leave the interpreter to the other threads
+_PRODUCT_FRAMES = 64  # the largest block whose matrix product OpenBLAS keeps on the calling thread
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ def mel_frames(samples: NDArray[np.float32], *, gain: float = 1.0) -> NDArray[np
     for start in range(0, len(frames), _BLOCK_FRAMES):
         spectrum = np.fft.rfft(frames[start : start + _BLOCK_FRAMES] * _hann(), axis=1)
         power = np.square(spectrum.real) + np.square(spectrum.imag)
-        np.matmul(power, mel_filters(), out=mels[start : start + _BLOCK_FRAMES], casting="same_kind")
+        for row in range(0, len(power), _PRODUCT_FRAMES):
+            rows = slice(row, row + _PRODUCT_FRAMES)
+            np.matmul(power[rows], mel_filters(), out=mels[start:][rows], casting="same_kind")
     return mels
 
 
@@ -156,14 +159,14 @@ def check_audible(samples: NDArray[np.float32]) -> None:
     Raises
     ------
     RowError
-        ``empty_audio``: not one sample. ``bad_samples``: NaN or infinite values. ``silent``: quieter than
-        `voiceprint_nb.audio.SILENCE_PEAK` once a constant offset is taken off.
+        ``empty_audio``: not one sample. ``bad_samples``: NaN or infinite values. ``silent``: as
+        `voiceprint_nb.audio.is_silent` defines it.
     """
     if not len(samples):
         raise RowError("empty_audio", "The audio has no samples: check that the file was written completely.")
     if not np.isfinite(samples).all():
         raise RowError("bad_samples", "The audio holds NaN or infinite samples: export the clip again.")
-    if audio.is_silent(samples - np.mean(samples, dtype=np.float64).astype(np.float32)):
+    if audio.is_silent(samples):
         raise RowError("silent", "The clip is silent: check the recording, or choose another clip.")
 
 

@@ -60,7 +60,7 @@ class EnginePool:
     """
 
     def __init__(
-        self, make_embedder: Callable[[], Embedder] = Embedder, *, threads: int | None = None, batch: int = 4
+        self, make_embedder: Callable[[], Embedder] = Embedder, *, threads: int | None = None, batch: int = 16
     ) -> None:
         self._make_embedder = make_embedder
         self._limit = max(1, usable_cpus() if threads is None else threads)

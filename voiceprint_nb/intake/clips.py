@@ -74,7 +74,7 @@ def admit(file: LocalFile, *, fit: Fit, scratch: Path) -> Clip:
     limit_s = contract.MAX_DURATION_S
     too_large = file.n_bytes > contract.MAX_BYTES
     try:
-        facts, samples = audio.load(file.path, max_duration_s=0.0 if too_large else limit_s)
+        facts = audio.inspect(file.path, max_duration_s=0.0 if too_large else limit_s)
     except RowError as error:
         if too_large and fit == "error":  # the size alone settles it, whatever else is wrong
             raise RowError("too_large", f"{_too_large(file)} {error}") from error
@@ -83,8 +83,6 @@ def admit(file: LocalFile, *, fit: Fit, scratch: Path) -> Clip:
         if facts.duration_s > limit_s and fit != "error":
             return _cut(file, facts, fit, scratch)
         _refuse_limits(file, facts)
-        if samples is not None:
-            _refuse_silence(samples)
     except RowError as error:
         error.facts = facts
         raise
@@ -101,12 +99,13 @@ def admit(file: LocalFile, *, fit: Fit, scratch: Path) -> Clip:
 def _refuse_limits(file: LocalFile, facts: audio.AudioFacts) -> None:
     limit_s = contract.MAX_DURATION_S
     reasons = []
+    digits = 2 if facts.duration_s < limit_s + 0.1 else 1
     if facts.duration_s > limit_s:
         reasons.append(
             RowError(
                 "too_long",
-                f"The clip lasts {facts.duration_s:.1f} s and the limit is {limit_s:.0f} s: cut it, or pass "
-                "fit='best' or fit='head'.",
+                f"The clip lasts {facts.duration_s:.{digits}f} s and the limit is {limit_s:.0f} s: cut it, "
+                "or pass fit='best' or fit='head'.",
             )
         )
     if file.n_bytes > contract.MAX_BYTES:

@@ -42,7 +42,9 @@ _JSON_TYPE = re.compile(r"application/(json|[a-z0-9.!#$&^_-]+\+json)", re.IGNORE
 _log = logging.getLogger(__name__)
 
 
-def create_app(desk: Desk, media: MediaStore, *, keys: Collection[str] | None = None) -> Starlette:
+def create_app(
+    desk: Desk, media: MediaStore, *, keys: Collection[str] | None = None, files: bool = False
+) -> Starlette:
     """Build the ASGI application.
 
     Parameters
@@ -53,10 +55,12 @@ def create_app(desk: Desk, media: MediaStore, *, keys: Collection[str] | None = 
         Takes the uploads.
     keys : collection of str, optional
         Bearer keys that may call; None lets everybody in, with any key or none.
+    files : bool
+        Whether jobs may name local files by ``file://`` address: only for callers of this very process.
     """
     if isinstance(keys, str):
         raise TypeError("keys is a collection of keys, not one key")
-    routes = _Routes(desk, media, None if keys is None else tuple(key.encode() for key in keys))
+    routes = _Routes(desk, media, None if keys is None else tuple(key.encode() for key in keys), files)
     app = Starlette(
         routes=[
             Route(TEST_PATH, routes.test, methods=["GET"]),
@@ -75,8 +79,8 @@ def create_app(desk: Desk, media: MediaStore, *, keys: Collection[str] | None = 
 class _Routes:
     """One method per operation of the contract."""
 
-    def __init__(self, desk: Desk, media: MediaStore, keys: tuple[bytes, ...] | None) -> None:
-        self._desk, self._media, self._keys = desk, media, keys
+    def __init__(self, desk: Desk, media: MediaStore, keys: tuple[bytes, ...] | None, files: bool) -> None:
+        self._desk, self._media, self._keys, self._files = desk, media, keys, files
 
     async def test(self, request: Request) -> Response:
         self._admit(request)
@@ -96,7 +100,7 @@ class _Routes:
 
     async def voiceprint(self, request: Request) -> Response:
         self._admit(request)
-        job = VoiceprintRequest.from_wire(await _json_body(request))
+        job = VoiceprintRequest.from_wire(await _json_body(request), files=self._files)
         return JSONResponse(self._desk.submit(job).to_wire())
 
     async def job(self, request: Request) -> Response:

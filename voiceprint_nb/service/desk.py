@@ -20,6 +20,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,6 +229,8 @@ class Desk:
             self._taken_seq = job.seq
             if job.url.startswith("media://"):
                 self._embed(job.seq, self._media.path(job.url))
+            elif job.url.startswith("file://"):
+                self._embed(job.seq, Path(url2pathname(urlsplit(job.url).path)))
             else:
                 self._fetch(job)
         return bool(jobs)
@@ -247,16 +251,12 @@ class Desk:
             self._embed(seq, target)
 
     def _embed(self, seq: int, path: Path) -> None:
-        step = self._pool.submit(functools.partial(self._load, seq, path))
+        step = self._pool.submit(functools.partial(load_clip, path))
+        if seq not in self._flights:
+            self._changes.append(Change(seq, RUNNING, self._now_ms()))
         flight = self._flights.setdefault(seq, _Flight(step))
         flight.step = step
         self._when_done(step, functools.partial(self._embedded, seq))
-
-    def _load(self, seq: int, path: Path) -> NDArray[np.float32]:
-        """Run by a worker of the engine."""
-        change = Change(seq, RUNNING, self._now_ms())
-        self._inbox.put(functools.partial(self._changes.append, change))
-        return load_clip(path)
 
     def _embedded(self, seq: int, step: Future[NDArray[np.float32]]) -> None:
         if step.cancelled():

@@ -19,7 +19,7 @@ from voiceprint_nb.service.media import MediaStore
 if TYPE_CHECKING:
     import httpx
 
-_CLIPS_PER_THREAD = 8  # what one thread decodes and embeds at once
+_CLIPS_PER_THREAD = 16  # what one thread decodes and embeds at once
 
 
 class LocalService:
@@ -67,7 +67,7 @@ class LocalService:
             if passing is not None:
                 shutil.rmtree(passing)
             raise
-        self._app = create_app(desk, media)
+        self._app = create_app(desk, media, files=True)
         self._app.state.service = self  # whoever still holds a transport keeps the service open
         self._finalizer = weakref.finalize(self, _shut, desk, pool, passing, os.getpid())
 
