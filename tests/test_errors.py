@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import pytest
@@ -60,3 +61,21 @@ def test_what_an_error_carries() -> None:
     assert errors.RateLimited("r", retry_after_s=3.0).status == 429
     assert errors.ServiceUnavailable("s").sent
     assert not errors.ServiceUnavailable("s", sent=False).sent
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.RowError("too_long", "Cut it."),
+        errors.RateLimited("Wait.", retry_after_s=3.0),
+        errors.KeyRefused("Check it.", status=401),
+        errors.ServiceUnavailable("Later.", sent=False),
+        errors.UsageError("Do this."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_survive_pickling(error: Exception) -> None:
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - made one line above
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.__dict__ == error.__dict__

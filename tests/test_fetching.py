@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -173,6 +174,16 @@ def refusal(url: str, target: Path, **options: float) -> RowError:
     assert SECRET not in sentence and PATH not in sentence and "s3cr3t" not in sentence
     assert caught.value.__cause__ is None  # httpx repeats the address
     return caught.value
+
+
+def test_signed_addresses_are_not_logged(
+    server: ThreadingHTTPServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    fetch(url_of(server, "hop1"), tmp_path / "copy")
+    assert "HTTP Request: GET http://127.0.0.1/" in caplog.text
+    assert "s3cr3t" not in caplog.text
+    assert PATH not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["audio", "hop1", "hop2"])

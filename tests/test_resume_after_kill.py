@@ -204,7 +204,7 @@ def test_killed_runs_lose_nothing_and_buy_nothing_twice(tmp_path: Path, folder: 
     assert all(counts[name] <= 1 + unknown[name] for name in names)
     assert len(accepted) <= ROWS + unknown.total()
 
-    again = vp.resume(service=server.url, api_key=KEY, data_dir=data_dir, progress=False)
+    again = vp.resume(api_key=KEY, data_dir=data_dir, progress=False)
     assert len(server.accepted()) == len(accepted)
     assert again.vp_source.eq("reused").all()
     assert again["voiceprint"].tolist() == told["prints"]

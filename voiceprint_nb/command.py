@@ -60,8 +60,8 @@ def _run(
     return _finish(result, out)
 
 
-def _resume(*, run_id: str | None, out: Path | None, **options: Any) -> int:
-    return _finish(verbs.resume(run_id, **options), out)
+def _resume(*, run_id: str | None, out: Path | None) -> int:
+    return _finish(verbs.resume(run_id), out)
 
 
 def _runs(*, out: Path | None) -> int:
@@ -225,10 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--fit", default="error", choices=("error", "best", "head"), help="for clips over 30 s"
         )
-    for command in (run, resume):
-        command.add_argument(
-            "--service", help="local, pyannoteai or an address (the key: PYANNOTEAI_API_KEY)"
-        )
+    run.add_argument("--service", help="local, pyannoteai or an address (the key: PYANNOTEAI_API_KEY)")
     run.add_argument("--model", help="model to ask for")
     resume.add_argument("run_id", nargs="?", help="default: the newest unfinished run")
     forget.add_argument("run_id", nargs="?")

@@ -363,6 +363,11 @@ def error_text(body: object) -> str:
     return f"{message} ({told})".strip() if told else message
 
 
+def scrubbed(text: str) -> str:
+    """What a service says, fit to be shown: without addresses, which may be signed, and not too long."""
+    return re.sub(r"\b(https?|media|file)://\S+", "<address>", text)[:300]
+
+
 # --- rate limit headers ---------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 __all__ = [
@@ -123,6 +124,9 @@ class RowError(VoiceprintError):
         self.code = code
         self.facts: Any = None
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.code, str(self)), self.__dict__
+
     @property
     def status(self) -> str:
         """The ``vp_status`` that goes with the code."""
@@ -189,6 +193,10 @@ class RateLimited(ServiceError):
     def __init__(self, message: str, *, retry_after_s: float, status: int | None = 429) -> None:
         super().__init__(message, status=status)
         self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> Any:
+        rebuild = functools.partial(type(self), retry_after_s=self.retry_after_s)
+        return rebuild, (str(self),), self.__dict__
 
 
 class ServiceUnavailable(ServiceError):

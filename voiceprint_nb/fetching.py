@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -39,6 +40,24 @@ class Downloaded:
     path: Path = field(repr=False)
     n_bytes: int
     sha256: str
+
+
+def veil(request: httpx.Request) -> None:
+    """Keep a request's address out of logs: httpx logs that of every request, and signed ones are secrets."""
+    request.url = _veiled_url()(request.url)
+
+
+@functools.cache
+def _veiled_url() -> type[httpx.URL]:
+    import httpx
+
+    class VeiledURL(httpx.URL):
+        def __str__(self) -> str:
+            return f"{self.scheme}://{self.host}/"
+
+        __repr__ = __str__
+
+    return VeiledURL
 
 
 async def download(
@@ -112,9 +131,9 @@ async def _follow(
     headers = {"User-Agent": USER_AGENT, "Accept": "audio/*, */*;q=0.5", "Accept-Encoding": "identity"}
     for _ in range(MAX_REDIRECTS + 1):
         urlsplit(url).port  # noqa: B018 - raises for a port that the network layer would fall over
-        async with client.stream(
-            "GET", url, headers=headers, timeout=timeout, follow_redirects=False
-        ) as answer:
+        request = client.build_request("GET", url, headers=headers, timeout=timeout)
+        veil(request)
+        async with contextlib.aclosing(await client.send(request, stream=True)) as answer:
             if answer.has_redirect_location:
                 url = urljoin(url, answer.headers["location"])
                 continue

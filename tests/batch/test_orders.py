@@ -68,10 +68,11 @@ def test_cut_clip_is_uploaded_whatever_its_address(world: World, clips: list[Pat
 
 def test_ledger_knows_the_job_before_anything_waits(world: World) -> None:
     async def session(taken: Orders, ledger: Ledger) -> None:
-        job_id = await taken.submit("key", URL)
+        submitted = await taken.submit("key", URL)
         entry = ledger.find("key")
         assert entry is not None
-        assert (entry.state, entry.job_id) == ("open", job_id)
+        assert submitted is not None
+        assert (entry.state, entry.job_id) == ("open", submitted.job_id)
         assert await taken.submit("key", URL) is None
 
     run(world, session)

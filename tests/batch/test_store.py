@@ -64,10 +64,10 @@ def test_files_are_private(tmp_path: Path) -> None:
 def test_frame_of_a_file_that_others_may_write_is_not_handed_out(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         begin(ledger, frame=b"pickle")
-        assert ledger.runs()[0].frame == b"pickle"
+        assert ledger.frame_of(ledger.runs()[0].run_id) == b"pickle"
         (tmp_path / FILE_NAME).chmod(0o666)
         assert not is_private(tmp_path / FILE_NAME)
-        assert ledger.runs()[0].frame is None
+        assert ledger.frame_of(ledger.runs()[0].run_id) is None
 
 
 def test_path_of_a_request(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_resume_takes_the_newest_unfinished_run(manifest, tmp_path, noises):
         vp.resume("other", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o620, 0o602])
+@pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
 def test_a_ledger_that_others_may_change_is_not_unpickled(manifest, tmp_path, mode):
     vp.voiceprints(manifest[:1], data_dir=tmp_path, **LOCAL)
     (tmp_path / FILE_NAME).chmod(mode)
@@ -191,6 +191,40 @@ def test_a_ledger_that_others_may_change_is_not_unpickled(manifest, tmp_path, mo
         vp.resume(data_dir=tmp_path, progress=False)
     (tmp_path / FILE_NAME).chmod(0o600)
     assert vp.resume(data_dir=tmp_path, progress=False).vp_source.tolist() == ["reused"]
+
+
+def test_a_ledger_that_others_may_read_is_drawn_tight(manifest, tmp_path):
+    vp.voiceprints(manifest[:1], data_dir=tmp_path, **LOCAL)
+    (tmp_path / FILE_NAME).chmod(0o644)
+    assert vp.resume(data_dir=tmp_path, progress=False).vp_source.tolist() == ["reused"]
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_single_clip_leaves_no_run_behind(manifest, tmp_path):
+    batch = vp.voiceprints(manifest[:2], data_dir=tmp_path, **LOCAL)
+    clip = vp.voiceprint(manifest.audio.iloc[2], service="local", data_dir=tmp_path)
+    assert vp.runs(data_dir=tmp_path).run_id.tolist() == [batch.attrs["voiceprint_nb"]["run_id"]]
+    assert len(vp.resume(data_dir=tmp_path, progress=False)) == 2
+    again = vp.voiceprints(manifest[2:3], data_dir=tmp_path, **LOCAL)
+    assert again.vp_source.tolist() == ["reused"]
+    assert again["voiceprint"].tolist() == [clip.text]
+
+
+@pytest.mark.parametrize("model", ["precision-2", "none-such"])
+def test_the_local_service_has_one_model(manifest, model):
+    with pytest.raises(vp.UsageError, match="leave it out"):
+        vp.voiceprints(manifest[:1], model=model, **LOCAL)
+    with pytest.raises(vp.UsageError, match="Unknown model 'none-such': use one of precision-2"):
+        vp.voiceprints(manifest[:1], service="pyannoteai", api_key="k", model="none-such", ledger=False)
+
+
+def test_one_voiceprint_compares_with_nothing(manifest, tmp_path):
+    clip = vp.voiceprint(manifest.audio.iloc[0], service="local", data_dir=tmp_path)
+    for alone in (clip, clip.text):
+        with pytest.raises(vp.UsageError, match="two or more"):
+            vp.compare(alone)
+    with pytest.raises(vp.UsageError, match="is missing"):
+        vp.compare([clip, None])
 
 
 def test_forget(manifest, tmp_path):

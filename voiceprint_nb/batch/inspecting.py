@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import tempfile
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from voiceprint_nb import scratch
 from voiceprint_nb.batch.outcomes import Outcome, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError
@@ -34,8 +35,8 @@ class Inspector:
         self._web: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
-        folder = tempfile.TemporaryDirectory(prefix="voiceprint_nb-", ignore_cleanup_errors=True)
-        self._scratch = Path(self._stack.enter_context(folder))
+        self._scratch = scratch.new_folder()
+        self._stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="voiceprint-intake")
         self._stack.callback(self._threads.shutdown, wait=False, cancel_futures=True)
         return self

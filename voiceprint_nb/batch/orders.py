@@ -296,7 +296,7 @@ def _left_open(why: str, job_id: str) -> Outcome:
 
 
 def _job_error(job: contract.Job) -> RowError:
-    said = f": {job.error.rstrip('.')}." if job.error else "."
+    said = f": {contract.scrubbed(job.error).rstrip('.')}." if job.error else "."
     if job.status == contract.SUCCEEDED:
         return RowError(
             "output_expired",

@@ -34,6 +34,8 @@ class Batch:
         The run's name in the ledger.
     tally : Tally
         Hears of every step.
+    resumable : bool
+        Whether the ledger outlives the process, so that `resume` can go on.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Batch:
         ledger: Ledger,
         run_id: str,
         tally: Tally,
+        resumable: bool = True,
     ) -> None:
+        self._go_on = "resume() goes on" if resumable else "run the line again"
         self._cells = cells
         self._service = service
         self._ledger = ledger
@@ -167,7 +171,7 @@ class Batch:
                 said = "The run was stopped while the job was open: resume() collects it."
                 self._end(position, Outcome("pending", error_code="job_open", error=said, job_id=job_id))
             else:
-                said = "The run was stopped before this row was finished: resume() goes on."
+                said = f"The run was stopped before this row was finished: {self._go_on}."
                 self._end(position, Outcome("canceled", error_code="canceled", error=said))
 
 

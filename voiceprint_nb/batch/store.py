@@ -83,7 +83,6 @@ class RunRecord:
     n_rows: int
     destination: str
     call: Mapping[str, Any] = field(repr=False)
-    frame: bytes | None = field(repr=False)
     counts: Mapping[str, int]
 
 
@@ -94,17 +93,29 @@ class Ledger:
     ----------
     data_dir : Path or None
         Folder of the file; None keeps everything in memory, for ``ledger=False``.
+    paid : bool
+        Whether entries stand for money: they then survive a power cut too, at the cost of a disk
+        synchronisation each.
     clock : callable
         Unix seconds.
     """
 
-    def __init__(self, data_dir: Path | None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, data_dir: Path | None, *, paid: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._paid = paid
         self._clock = clock
         self.path = data_dir / FILE_NAME if data_dir is not None else None
         if data_dir is not None and self.path is not None:
             try:
                 data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+                descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
+                with os.fdopen(descriptor):
+                    mode = self.path.stat().st_mode
+                    if (
+                        mode & 0o055 and not mode & 0o022
+                    ):  # read by others; one written by others stays marked
+                        self.path.chmod(0o600)
             except OSError as error:
                 raise UsageError(
                     f"The ledger cannot be written in {str(data_dir)!r} ({error.strerror}): choose another "
@@ -120,7 +131,7 @@ class Ledger:
             raise
 
     def _prepare(self) -> None:
-        for pragma in ("synchronous=NORMAL", "secure_delete=ON"):
+        for pragma in (f"synchronous={'FULL' if self._paid else 'NORMAL'}", "secure_delete=ON"):
             self._do(f"PRAGMA {pragma}").fetchone()
         deadline_s = time.monotonic() + _BUSY_S
         while True:  # SQLite does not wait for its turn to switch a new file to WAL
@@ -285,11 +296,17 @@ class Ledger:
             (json.dumps(dict(counts)), self._clock() if finished else None, run_id),
         )
 
+    def frame_of(self, run_id: str) -> bytes | None:
+        """The packed frame of a run; None if somebody else may have written the file."""
+        if self.path is not None and not is_private(self.path):
+            return None
+        row = self._do("SELECT frame FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        return None if row is None else row[0]
+
     def runs(self) -> list[RunRecord]:
-        """All runs, newest first; without their frames if somebody else may have written the file."""
-        trusted = self.path is None or is_private(self.path)
+        """All runs, newest first."""
         rows = self._do(
-            "SELECT run_id, started_at, finished_at, n_rows, destination, call, frame, counts FROM runs "
+            "SELECT run_id, started_at, finished_at, n_rows, destination, call, counts FROM runs "
             "ORDER BY started_at DESC, run_id DESC"
         )
         return [
@@ -300,10 +317,9 @@ class Ledger:
                 n_rows,
                 destination,
                 json.loads(call),
-                frame if trusted else None,
                 json.loads(counts or "{}"),
             )
-            for run_id, started_at, finished_at, n_rows, destination, call, frame, counts in rows
+            for run_id, started_at, finished_at, n_rows, destination, call, counts in rows
         ]
 
     def forget(self, run_ids: list[str]) -> int:
@@ -332,8 +348,14 @@ class Ledger:
             removed = self._delete_jobs(keys)
             self._do("DELETE FROM rows")
             self._do("DELETE FROM runs")
+        self._do("VACUUM")
         self._do("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return removed
+
+    def unlist(self, run_id: str) -> None:
+        """Take a run off the list; its results stay, to be reused."""
+        self._do("DELETE FROM rows WHERE run_id = ?", (run_id,))
+        self._do("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
     def _delete_jobs(self, keys: list[str]) -> int:
         removed = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from voiceprint_nb.errors import (
     ServiceUnavailable,
     UsageError,
 )
-from voiceprint_nb.fetching import USER_AGENT
+from voiceprint_nb.fetching import USER_AGENT, veil
 from voiceprint_nb.pacing import Pacer
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _SLOWEST_BYTES_S = 20_000.0  # an upload slower than this on the whole is given 
 _ATTEMPTS = 5
 _MOST_PAUSES = 30  # consecutive 429 answers to one request
 _FALLBACK_PAUSE_S = 5.0  # a 429 without any header
+_SILENT = logging.NullHandler()
 _LEAST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 120.0  # bounds on what a 429 may ask for
 
 
@@ -143,9 +145,10 @@ class Api:
         async for attempt in _attempts(repeatable=True):
             with attempt:
                 try:
-                    request = self._request("PUT", _veiled_url()(url), headers, content=chunks())
+                    request = self._request("PUT", url, headers, content=chunks())
                 except httpx.InvalidURL:
                     raise ProtocolError("The service's upload address is not an address.") from None
+                veil(request)
                 answer = await self._sent(request, timeout_s)
                 if answer.status_code >= 300:
                     _raise_for_status(answer, storage=True)
@@ -185,9 +188,7 @@ class Api:
                     raise ProtocolError("The service answered with something other than JSON.") from None
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _request(
-        self, method: str, url: httpx.URL | str, headers: Mapping[str, str], **content: Any
-    ) -> httpx.Request:
+    def _request(self, method: str, url: str, headers: Mapping[str, str], **content: Any) -> httpx.Request:
         """A request made here: the client's own merging of URLs and headers costs more than the sending."""
         import httpx
 
@@ -221,6 +222,9 @@ def _pause_s(facts: contract.RateFacts) -> float:
 
 def _attempts(*, repeatable: bool) -> Any:
     import stamina
+
+    # without a handler of the user's, its warnings about planned retries would reach standard error
+    logging.getLogger("stamina").addHandler(_SILENT)
 
     def may_repeat(error: Exception) -> bool:
         return isinstance(error, ServiceUnavailable) and error.retryable and (repeatable or not error.sent)
@@ -268,20 +272,6 @@ def _unreachable(error: BaseException) -> ServiceUnavailable:
 
 
 @functools.cache
-def _veiled_url() -> type[httpx.URL]:
-    """Addresses that are told to nobody: httpx logs that of every request, and presigned ones are secrets."""
-    import httpx
-
-    class VeiledURL(httpx.URL):
-        def __str__(self) -> str:
-            return f"{self.scheme}://{self.host}/"
-
-        __repr__ = __str__
-
-    return VeiledURL
-
-
-@functools.cache
 def _client_without_cookies() -> type[httpx.AsyncClient]:
     """A client that no server can make remember anything, and that spends no time on looking for it."""
     import httpx
@@ -302,7 +292,7 @@ def _client_without_cookies() -> type[httpx.AsyncClient]:
 def _raise_for_status(answer: httpx.Response, *, storage: bool = False) -> None:
     status = answer.status_code
     try:
-        told = contract.error_text(answer.json())
+        told = contract.scrubbed(contract.error_text(answer.json()))
     except (ValueError, RecursionError):
         told = ""
     said = f" It said: {told}" if told and not storage else ""

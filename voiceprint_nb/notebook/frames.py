@@ -196,10 +196,12 @@ def pack(frame: pd.DataFrame, column: Hashable) -> bytes:
     cells = [Kept() if _is_in_memory(cell) else cell for cell in frame[column]]
     has_audio = any(isinstance(cell, Kept) for cell in cells)
     packed = _with_cells(frame, place, cells) if has_audio else frame
-    try:
-        data = pickle.dumps((packed, place))
-    except Exception:  # cells of any type may fail in any way
-        data = b""
+    data = b""
+    if packed.memory_usage(deep=True).sum() <= 2 * _MOST_FRAME_BYTES:  # else its pickle is too large as well
+        try:
+            data = pickle.dumps((packed, place))
+        except Exception:  # cells of any type may fail in any way
+            data = b""
     if 0 < len(data) <= _MOST_FRAME_BYTES:
         return data
     audio = packed.iloc[:, [place]].copy(deep=False)

@@ -30,6 +30,9 @@ from voiceprint_nb.settings import Settings
 _LEAVE_S = 5.0  # most that a run still going adds to the end of the process
 
 
+_WORTH_RESUMING = ("service_unavailable", "upload_failed")
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """What was asked of a run, in plain values that the ledger keeps."""
@@ -68,6 +71,8 @@ class Session:
         Whether the ledger outlives the process.
     record : RunRecord, optional
         The run to go on with; by default a new one.
+    listed : bool
+        Whether the run stays on the ledger's list when it has ended.
     """
 
     def __init__(
@@ -78,18 +83,20 @@ class Session:
         *,
         keep: bool = True,
         record: RunRecord | None = None,
+        listed: bool = True,
     ) -> None:
         self._frame = frame
+        self._listed = listed
         self._call = call
         self._settings = settings
-        self._ledger = Ledger(settings.data_dir if keep else None)
+        self._ledger = Ledger(settings.data_dir if keep else None, paid=not settings.is_local)
         try:
             service = services.connect(settings, self._ledger)
             self.run_id = record.run_id if record else self._begin(keep)
         except BaseException:
             self._ledger.close()
             raise
-        self._model = call.model or service.identity.partition("local:")[2] or None
+        self._model = service.identity.partition("local:")[2] or call.model
         self._keep = keep
         self.tally = Tally(len(frame), destination=settings.destination)
         self._batch = Batch(
@@ -99,6 +106,7 @@ class Session:
             ledger=self._ledger,
             run_id=self.run_id,
             tally=self.tally,
+            resumable=keep,
         )
 
     def _begin(self, keep: bool) -> str:
@@ -114,9 +122,12 @@ class Session:
         finished = False
         try:
             await self._batch.run()
-            finished = not any(row.status == "pending" for row in self._batch.outcomes.values())
+            rows = self._batch.outcomes.values()
+            finished = not any(row.status == "pending" or row.error_code in _WORTH_RESUMING for row in rows)
         finally:
             self._ledger.end_run(self.run_id, self.tally.counts(), finished=finished)
+            if finished and not self._listed:
+                self._ledger.unlist(self.run_id)
             self._ledger.close()
 
     def result(self) -> pd.DataFrame:
@@ -272,8 +283,8 @@ def _stop(background: Background[None], owner_pid: int) -> None:
         background.wait(timeout_s=_LEAVE_S)
 
 
-def recorded(data_dir: Path, run_id: str | None) -> RunRecord:
-    """The run to go on with: the named one, else the newest unfinished one, else the newest.
+def recorded(data_dir: Path, run_id: str | None) -> tuple[RunRecord, bytes | None]:
+    """The run to go on with, and its packed frame: the named, else the newest unfinished, else the newest.
 
     Raises
     ------
@@ -287,9 +298,10 @@ def recorded(data_dir: Path, run_id: str | None) -> RunRecord:
                 "trust it, make it yours alone (chmod 600); else pass the frame to voiceprints() again."
             )
         runs = ledger.runs()
-    if run_id is not None:
-        runs = [run for run in runs if run.run_id == run_id]
-    if not runs:
-        known = f"no run {run_id!r}" if run_id else "no run yet"
-        raise UsageError(f"The ledger knows {known}: runs() lists what it has.")
-    return next((run for run in runs if run.finished_at is None), runs[0])
+        if run_id is not None:
+            runs = [run for run in runs if run.run_id == run_id]
+        if not runs:
+            known = f"no run {run_id!r}" if run_id else "no run yet"
+            raise UsageError(f"The ledger knows {known}: runs() lists what it has.")
+        record = next((run for run in runs if run.finished_at is None), runs[0])
+        return record, ledger.frame_of(record.run_id)

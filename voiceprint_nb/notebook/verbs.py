@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from voiceprint_nb.contract import VOICEPRINT_MODELS
 from voiceprint_nb.errors import RowError, UsageError
 from voiceprint_nb.notebook import frames
 from voiceprint_nb.notebook.frames import Data
 from voiceprint_nb.notebook.runs import Call, Run, Session, recorded
 from voiceprint_nb.notebook.voiceprint import Voiceprint
-from voiceprint_nb.settings import Settings, resolve
+from voiceprint_nb.settings import HOSTED_URL, Settings, resolve
 
 Base = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -156,7 +157,29 @@ def submit(
     ledger: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Run:
-    """As `voiceprints`, but returns at once with a `Run` that goes on in the background."""
+    """As `voiceprints`, but returns at once with a `Run` that goes on in the background.
+
+    Parameters
+    ----------
+    data, column, service, api_key, model, fit, base, prefix, overwrite, progress, ledger, data_dir
+        As in `voiceprints`.
+
+    Returns
+    -------
+    Run
+        To be awaited, or asked for ``partial()`` and ``result()``.
+
+    Raises
+    ------
+    UsageError
+        The call itself is wrong. What the service refuses is raised by the run.
+
+    Examples
+    --------
+    >>> run = submit(["no-such-file.wav"], service="local", progress=False, ledger=False)
+    >>> run.result().vp_error_code.tolist()
+    ['file_not_found']
+    """
     settings = resolve(service=service, api_key=api_key, model=model, data_dir=_path(data_dir))
     session = _session(
         data, column, settings, fit=fit, base=base, prefix=prefix, overwrite=overwrite, keep=ledger
@@ -167,7 +190,6 @@ def submit(
 def resume(
     run_id: str | None = None,
     *,
-    service: str | None = None,
     api_key: str | None = None,
     progress: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
@@ -178,15 +200,14 @@ def resume(
     ----------
     run_id : str, optional
         As `runs` lists it; by default the newest unfinished run, else the newest.
-    service : str, optional
-        By default the one that the run used.
     api_key, progress, data_dir
-        As in `voiceprints`.
+        As in `voiceprints`; the service is the run's own.
 
     Returns
     -------
     DataFrame
-        As `voiceprints`, with all columns of the run's frame.
+        As `voiceprints`, with all columns of the run's frame; of frames over 64 MiB the ledger keeps the
+        audio column only.
 
     Raises
     ------
@@ -194,10 +215,10 @@ def resume(
         There is no such run, its frame was not kept, or others can change the ledger.
     """
     folder = resolve(service="local", data_dir=_path(data_dir)).data_dir
-    record = recorded(folder, run_id)
-    frame, column = frames.unpack(record.frame)
+    record, packed = recorded(folder, run_id)
+    frame, column = frames.unpack(packed)
     call = Call.from_json(record.call, column=column)
-    settings = resolve(service=service or call.service, api_key=api_key, model=call.model, data_dir=folder)
+    settings = resolve(service=call.service, api_key=api_key, model=call.model, data_dir=folder)
     session = Session(frame, call, settings, record=record)
     return session.block(progress=progress)
 
@@ -213,7 +234,18 @@ def voiceprint(
     ledger: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Voiceprint:
-    """The voiceprint of one clip: path, address, bytes, open file or ``(samples, sample_rate_hz)``.
+    """The voiceprint of one clip.
+
+    Parameters
+    ----------
+    clip : object
+        Path, address, ``media://`` key, bytes, open file or ``(samples, sample_rate_hz)``.
+    service, api_key, model, fit, base, ledger, data_dir
+        As in `voiceprints`.
+
+    Returns
+    -------
+    Voiceprint
 
     Raises
     ------
@@ -227,18 +259,12 @@ def voiceprint(
     >>> voiceprint("data/samples/ada-1.wav", service="local", ledger=False)  # doctest: +SKIP
     <Voiceprint of 4.1 s>
     """
-    out = voiceprints(
-        [clip],
-        service=service,
-        api_key=api_key,
-        model=model,
-        fit=fit,
-        base=base,
-        progress=False,
-        ledger=ledger,
-        data_dir=data_dir,
+    settings = resolve(service=service, api_key=api_key, model=model, data_dir=_path(data_dir))
+    prefix = frames.DEFAULT_PREFIX
+    session = _session(
+        [clip], None, settings, fit=fit, base=base, prefix=prefix, overwrite=False, keep=ledger, listed=False
     )
-    row = out.iloc[0]
+    row = session.block(progress=False).iloc[0]
     if row.vp_status != "succeeded":
         raise RowError(row.vp_error_code, row.vp_error)
     warning = None if pd.isna(row.vp_warning) else str(row.vp_warning)
@@ -323,6 +349,10 @@ def compare(
     """
     from voiceprint_nb.analysis import similarity
 
+    if isinstance(data, (str, Voiceprint)):
+        raise UsageError(
+            "One voiceprint alone compares with nothing: pass a frame, or two or more in a list."
+        )
     if isinstance(data, pd.Series):
         data = data.to_frame("voiceprint")
     if isinstance(data, pd.DataFrame):
@@ -333,7 +363,7 @@ def compare(
         texts = [str(text) for text in rows[column]]
         names = pd.Index(rows[label]) if label is not None else rows.index
     else:
-        texts = [print_.text if isinstance(print_, Voiceprint) else str(print_) for print_ in data]
+        texts = [print_.text if isinstance(print_, Voiceprint) else print_ for print_ in data]
         names = pd.RangeIndex(len(texts))
     if not texts:
         raise UsageError("There is no voiceprint to compare: see vp_error for the reason of each row.")
@@ -350,11 +380,22 @@ def _session(
     prefix: str,
     overwrite: bool,
     keep: bool,
+    listed: bool = True,
 ) -> Session:
+    _refuse_model(settings)
     frame, column = frames.as_frame(data, column)
     frame = frames.without_taken(frame, column, frames.result_names(prefix), overwrite=overwrite)
     call = Call(column, prefix, frames.fit_of(fit), frames.bases_of(base), settings.service, settings.model)
-    return Session(frame, call, settings, keep=keep)
+    return Session(frame, call, settings, keep=keep, listed=listed)
+
+
+def _refuse_model(settings: Settings) -> None:
+    if settings.model is None:
+        return
+    if settings.is_local:
+        raise UsageError("model= chooses among the hosted models: leave it out, the local service has one.")
+    if settings.service == HOSTED_URL and settings.model not in VOICEPRINT_MODELS:
+        raise UsageError(f"Unknown model {settings.model!r}: use one of {', '.join(VOICEPRINT_MODELS)}.")
 
 
 def _path(folder: str | os.PathLike[str] | None) -> Path | None:

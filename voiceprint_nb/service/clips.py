@@ -24,6 +24,8 @@ def load_clip(path: Path, *, max_duration_s: float = MAX_DURATION_S) -> NDArray[
     RowError
         Not there, not audio, or too long.
     """
+    if not path.exists():
+        raise RowError("file_not_found", "Nothing is stored under this key: upload the clip.")
     try:
         samples = audio.read_mono(path, max_duration_s=max_duration_s + 1.0)
         duration_s = len(samples) / audio.WORK_RATE_HZ

@@ -26,7 +26,15 @@ from urllib.request import url2pathname
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint_nb.contract import FAILED, RUNNING, SUCCEEDED, Job, JobCreated, JobPage, VoiceprintRequest
+from voiceprint_nb.contract import (
+    FAILED,
+    RUNNING,
+    SUCCEEDED,
+    Job,
+    JobCreated,
+    JobPage,
+    VoiceprintRequest,
+)
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.service.clips import failure_text, load_clip
 from voiceprint_nb.service.fetches import Fetcher, plain_client

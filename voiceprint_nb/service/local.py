@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import weakref
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from voiceprint_nb import scratch
 from voiceprint_nb.engine.embedder import Embedder, fingerprint, voiceprint_text
 from voiceprint_nb.engine.pool import EnginePool, usable_cpus
 from voiceprint_nb.service.app import create_app
@@ -49,7 +49,9 @@ class LocalService:
         self, *, recipe: str = "robust", threads: int | None = None, data_dir: Path | None = None
     ) -> None:
         self._fingerprint = fingerprint(recipe)
-        folder = Path(tempfile.mkdtemp(prefix="voiceprint_nb-")) if data_dir is None else data_dir
+        if data_dir is None:
+            scratch.sweep()
+        folder = scratch.new_folder() if data_dir is None else data_dir
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         passing = folder if data_dir is None else None
         pool = EnginePool(partial(Embedder, recipe=recipe), threads=threads)

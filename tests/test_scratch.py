@@ -1,0 +1,39 @@
+"""Temporary folders: private, and swept once their process is gone."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from voiceprint_nb import scratch
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_sweep_removes_what_killed_processes_left_and_nothing_else(temporary: Path) -> None:
+    ours = scratch.new_folder()
+    code = (
+        "import os, signal, sys, tempfile\n"
+        "tempfile.tempdir = sys.argv[1]\n"
+        "from voiceprint_nb import scratch\n"
+        "(scratch.new_folder() / 'clip').write_bytes(b'audio')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(temporary)], check=False).returncode == -9
+    (left,) = set(temporary.iterdir()) - {ours}
+    others = [temporary / "voiceprint_nb-notes-x", temporary / "other-1-x"]
+    for folder in others:
+        folder.mkdir()
+    scratch.sweep()
+    assert not left.exists()
+    assert all(folder.is_dir() for folder in (ours, *others))
+
+
+def test_folders_are_private(temporary: Path) -> None:
+    assert scratch.new_folder().stat().st_mode & 0o777 == 0o700
