@@ -244,8 +244,8 @@ class Ledger:
             self._do("DELETE FROM jobs WHERE key = ? AND state = 'open' AND job_id = ?", (key, job_id))
         else:
             self._do(
-                "DELETE FROM jobs WHERE key = ?1 AND state = 'submitting' "
-                "AND (?2 IS NULL OR claimed_at = ?2)",
+                "DELETE FROM jobs WHERE key = ? AND state = 'submitting' "
+                "AND claimed_at = coalesce(?, claimed_at)",
                 (key, claimed_at),
             )
 
