@@ -18,7 +18,8 @@ lint: .venv/test
 
 bench: .venv/test
 	.venv/bin/python -m benchmarks.whole_path
-	.venv/bin/python -m benchmarks.quality
+	@if [ -n "$$VOICEPRINT_NB_SPEECH" ]; then .venv/bin/python -m benchmarks.quality; \
+	  else echo "Quality is not measured: set VOICEPRINT_NB_SPEECH to a folder of labelled speech."; fi
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
