@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import voiceprint_nb as vp
+from voiceprint_nb import scratch
 from voiceprint_nb.batch.store import FILE_NAME
 from voiceprint_nb.contract import decode_voiceprint
 
@@ -216,6 +217,15 @@ def test_the_local_service_has_one_model(manifest, model):
         vp.voiceprints(manifest[:1], model=model, **LOCAL)
     with pytest.raises(vp.UsageError, match="Unknown model 'none-such': use one of precision-2"):
         vp.voiceprints(manifest[:1], service="pyannoteai", api_key="k", model="none-such", ledger=False)
+
+
+def test_a_temporary_folder_that_takes_nothing_ends_the_run_with_the_remedy(manifest, tmp_path, monkeypatch):
+    full = tmp_path / "full"
+    full.touch()
+    monkeypatch.setattr(scratch, "new_folder", lambda: full)
+    data = Path(manifest.audio.iloc[0]).read_bytes()
+    with pytest.raises(vp.UsageError, match=r"could not be written .* set TMPDIR"):
+        vp.voiceprints([data], data_dir=tmp_path, **LOCAL)
 
 
 def test_one_voiceprint_compares_with_nothing(manifest, tmp_path):

@@ -125,6 +125,11 @@ class Batch:
                 if error.concerns_all_rows or isinstance(error, (KeyRefused, NoCredit)):
                     raise
                 outcome = Outcome("failed", error_code=error.code, error=f"{error} Run the line again.")
+            except OSError as error:
+                raise UsageError(
+                    f"A temporary file could not be written ({error.strerror}): make room in the temporary "
+                    f"folder, or set TMPDIR to another; {self._go_on}."
+                ) from error
             self._end(position, outcome)
 
     async def _once(self, key: str, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
