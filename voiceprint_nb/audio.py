@@ -179,6 +179,12 @@ def is_silent(samples: NDArray[np.float32]) -> bool:
     return max(float(samples.max()) - middle, middle - float(samples.min())) < SILENCE_PEAK
 
 
+def refuse_silence(samples: NDArray[np.float32]) -> None:
+    """Raise `RowError` ``silent`` if nothing in ``(samples,) float32`` can be heard."""
+    if is_silent(samples):
+        raise _silent()
+
+
 def encode_flac(samples: NDArray[np.float32], sample_rate_hz: int) -> bytes:
     """FLAC file (16 bit, mono) of ``(samples,) float32`` audio in [-1, 1]; louder samples are clipped."""
     import soundfile
@@ -365,12 +371,16 @@ def _refuse_unheard(file: Any) -> None:
     if not n_samples:
         raise _without_samples()
     if not audible:
-        raise RowError("silent", "Nothing can be heard in the clip: check the microphone or the export.")
+        raise _silent()
 
 
 def _refuse_odd_values(samples: Samples) -> None:
     if not np.isfinite(samples).all():
         raise RowError("bad_samples", "The clip holds NaN or infinite samples: export it again.")
+
+
+def _silent() -> RowError:
+    return RowError("silent", "Nothing can be heard in the clip: check the microphone or the export.")
 
 
 def _without_samples() -> RowError:

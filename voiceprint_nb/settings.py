@@ -61,7 +61,7 @@ def resolve(
     *,
     service: str | None = None,
     api_key: str | None = None,
-    data_dir: Path | str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     model: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:

@@ -76,8 +76,6 @@ class Api:
         self.read_pacer = new_pacer(per_window=contract.READS_PER_WINDOW if hosted else None)
         self.list_pacer = new_pacer(per_window=contract.READS_PER_WINDOW if hosted else None)
         self._test_pacer = new_pacer()  # its limit is its own, not that of the reads
-        self.requests = 0
-        self.throttled = 0
 
     async def __aenter__(self) -> Self:
         import httpx
@@ -201,13 +199,11 @@ class Api:
         """One answer that is not 429: a refused request was not carried out and waits for its turn."""
         for _ in range(_MOST_PAUSES):
             await pacer.slot()
-            self.requests += 1
             answer = await self._sent(build(), self._timeout_s, before)
             facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=time.time())
             pacer.learn(facts.limit)
             if answer.status_code != 429:
                 return answer
-            self.throttled += 1
             pacer.pause(_pause_s(facts))
         raise RateLimited(
             "The service kept answering that there are too many requests: run resume() later.",

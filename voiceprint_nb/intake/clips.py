@@ -145,7 +145,7 @@ def _cut(file: LocalFile, facts: audio.AudioFacts, fit: Fit, scratch: Path) -> C
     limit_s = contract.MAX_DURATION_S
     start_s = best_start_s(file.path) if fit == "best" else 0.0
     samples = audio.read_mono(file.path, start_s=start_s, max_duration_s=limit_s)
-    _refuse_silence(samples)
+    audio.refuse_silence(samples)
     samples = samples[: round(limit_s * audio.WORK_RATE_HZ)]
     data = audio.encode_flac(samples, audio.WORK_RATE_HZ)
     path = scratch / uuid.uuid4().hex
@@ -158,8 +158,3 @@ def _cut(file: LocalFile, facts: audio.AudioFacts, fit: Fit, scratch: Path) -> C
         f"(fit={fit!r})."
     )
     return Clip(path, len(data), digest, facts, duration_s, warning, is_cut=True)
-
-
-def _refuse_silence(samples: audio.Samples) -> None:
-    if audio.is_silent(samples):
-        raise RowError("silent", "Nothing can be heard in the clip: check the microphone or the export.")

@@ -18,7 +18,6 @@ from voiceprint_nb.intake.clips import FITS, Fit
 DEFAULT_COLUMN = "audio"
 DEFAULT_PREFIX = "vp_"
 
-Frame = pd.DataFrame
 Data = pd.DataFrame | pd.Series | Iterable[object]
 
 _MOST_FRAME_BYTES = 64 * 2**20  # SQLite takes more, but a ledger is no store of data sets

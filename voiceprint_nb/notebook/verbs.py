@@ -135,7 +135,7 @@ def voiceprints(
     >>> out.vp_status.tolist()
     ['invalid']
     """
-    settings = resolve(service=service, api_key=api_key, model=model, data_dir=_path(data_dir))
+    settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
     session = _session(
         data, column, settings, fit=fit, base=base, prefix=prefix, overwrite=overwrite, keep=ledger
     )
@@ -180,7 +180,7 @@ def submit(
     >>> run.result().vp_error_code.tolist()
     ['file_not_found']
     """
-    settings = resolve(service=service, api_key=api_key, model=model, data_dir=_path(data_dir))
+    settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
     session = _session(
         data, column, settings, fit=fit, base=base, prefix=prefix, overwrite=overwrite, keep=ledger
     )
@@ -214,7 +214,7 @@ def resume(
     UsageError
         There is no such run, its frame was not kept, or others can change the ledger.
     """
-    folder = resolve(service="local", data_dir=_path(data_dir)).data_dir
+    folder = _ledger_folder(data_dir)
     record, packed = recorded(folder, run_id)
     frame, column = frames.unpack(packed)
     call = Call.from_json(record.call, column=column)
@@ -259,7 +259,7 @@ def voiceprint(
     >>> voiceprint("data/samples/ada-1.wav", service="local", ledger=False)  # doctest: +SKIP
     <Voiceprint of 4.1 s>
     """
-    settings = resolve(service=service, api_key=api_key, model=model, data_dir=_path(data_dir))
+    settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
     prefix = frames.DEFAULT_PREFIX
     session = _session(
         [clip], None, settings, fit=fit, base=base, prefix=prefix, overwrite=False, keep=ledger, listed=False
@@ -275,7 +275,7 @@ def runs(*, data_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     """The runs that the ledger keeps, newest first: id, times, service, rows and counts by state."""
     from voiceprint_nb.batch.store import Ledger
 
-    with Ledger(resolve(service="local", data_dir=_path(data_dir)).data_dir) as ledger:
+    with Ledger(_ledger_folder(data_dir)) as ledger:
         records = ledger.runs()
     rows = [
         {
@@ -315,7 +315,7 @@ def forget(
 
     if (run_id is None) == (not everything):
         raise UsageError("Say what to forget: forget(run_id), with an id from runs(), or everything=True.")
-    with Ledger(resolve(service="local", data_dir=_path(data_dir)).data_dir) as ledger:
+    with Ledger(_ledger_folder(data_dir)) as ledger:
         if run_id is None:
             return ledger.forget_everything()
         if run_id not in [run.run_id for run in ledger.runs()]:
@@ -398,5 +398,5 @@ def _refuse_model(settings: Settings) -> None:
         raise UsageError(f"Unknown model {settings.model!r}: use one of {', '.join(VOICEPRINT_MODELS)}.")
 
 
-def _path(folder: str | os.PathLike[str] | None) -> Path | None:
-    return None if folder is None else Path(folder)
+def _ledger_folder(data_dir: str | os.PathLike[str] | None) -> Path:
+    return resolve(service="local", data_dir=data_dir).data_dir
