@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import hashlib
 import logging
 import threading
@@ -79,6 +80,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def on_bad_encoding(self) -> None:
         self.answer(200, AUDIO, **{"Content-Encoding": "gzip"})
+
+    def on_gzip(self) -> None:
+        self.answer(200, gzip.compress(AUDIO), **{"Content-Encoding": "GZip"})
+
+    def on_gzip_in_gzip(self) -> None:
+        packed = gzip.compress(gzip.compress(AUDIO))
+        self.answer(200, packed, **{"Content-Encoding": "gzip, gzip"})
+
+    def on_zstd(self) -> None:
+        self.answer(200, AUDIO, **{"Content-Encoding": "zstd"})
 
     def on_too_large(self) -> None:
         self.send_response(200)
@@ -186,7 +197,7 @@ def test_signed_addresses_are_not_logged(
     assert PATH not in caplog.text
 
 
-@pytest.mark.parametrize("name", ["audio", "hop1", "hop2"])
+@pytest.mark.parametrize("name", ["audio", "hop1", "hop2", "gzip"])
 def test_audio_arrives_with_size_and_digest(server: ThreadingHTTPServer, tmp_path: Path, name: str) -> None:
     copy = fetch(url_of(server, name), tmp_path / "copy")
     assert copy.path.read_bytes() == AUDIO
@@ -217,6 +228,8 @@ def test_audio_arrives_with_size_and_digest(server: ThreadingHTTPServer, tmp_pat
         ("cut", "url_unreachable"),
         ("garbage", "url_unreachable"),
         ("bad-encoding", "url_unreachable"),
+        ("gzip-in-gzip", "url_unreachable"),
+        ("zstd", "url_unreachable"),
         ("endless", "too_large"),
         ("hop3", "url_redirects"),
         ("loop", "url_redirects"),

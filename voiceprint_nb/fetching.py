@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAX_REDIRECTS = 2  # as the hosted service follows
 USER_AGENT = "voiceprint_nb"  # the hosted service's front end refuses the agents of bare Python clients
 QUIET_S = 20.0
+_ENCODINGS = {"", "identity", "gzip", "deflate"}  # one layer: in several, 300 bytes hold gigabytes
 _HEAD_BYTES = 64  # of the content, to tell a web page that calls itself audio
 
 
@@ -159,6 +160,8 @@ def _refuse_status(status: int, host: str) -> None:
 def _refuse_headers(answer: httpx.Response, max_bytes: int, host: str) -> None:
     if answer.headers.get("content-type", "").lower().startswith(("text/html", "application/xhtml")):
         raise _web_page(host)
+    if answer.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
+        raise RowError("url_unreachable", f"{host} packs the file in an unusual way: download the file.")
     length = answer.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
         raise _too_large(int(length), max_bytes)
