@@ -30,22 +30,22 @@ DEADLINE_S = 60.0
 
 SERVER = """
 import json, os, socket, sys
-from functools import partial
 from pathlib import Path
 
 import uvicorn
-from voiceprint_nb.engine.embedder import Embedder, fingerprint, voiceprint_text
-from voiceprint_nb.engine.pool import EnginePool
-from voiceprint_nb.service.app import create_app
-from voiceprint_nb.service.desk import Desk
-from voiceprint_nb.service.media import MediaStore
+from voiceprint_nb.service.app import Policy
+from voiceprint_nb.service.assembly import assemble
+from voiceprint_nb.service.keys import PERMISSIONS, Caller, OpenDoor
 
 folder, log_path, key = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-folder.mkdir()
-pool = EnginePool(partial(Embedder, recipe="robust"))
-media = MediaStore(folder / "media")
-text = partial(voiceprint_text, fingerprint=fingerprint("robust"))
-app = create_app(Desk(folder, pool, media, voiceprint=text), media, keys=[key])
+
+
+class Door(OpenDoor):
+    def caller(self, authorization):
+        return Caller("default", frozenset(PERMISSIONS)) if authorization == f"Bearer {key}" else None
+
+
+app, _ = assemble(folder, Policy(Door()))
 log = os.open(log_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 
 from voiceprint_nb.errors import MissingExtra, ServiceError, UsageError
 from voiceprint_nb.notebook import verbs
+from voiceprint_nb.service import keys_command, serve_command
 
 ALL_ROWS, SOME_ROWS, BAD_CALL, BAD_SERVICE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -90,6 +91,8 @@ _COMMANDS: dict[str, Callable[..., int]] = {
     "runs": _runs,
     "forget": _forget,
     "compare": _compare,
+    "serve": serve_command.serve,
+    "keys": keys_command.keys,
 }
 
 
@@ -213,6 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     runs = _command(commands, "runs", "list the runs that the ledger keeps")
     forget = _command(commands, "forget", "delete a run and its voiceprints")
     compare = _command(commands, "compare", "cosine of every voiceprint with every other")
+    serve_command.add_parser(commands)
+    keys_command.add_parser(commands)
     for command in (check, run):
         command.add_argument("manifest", type=Path, help="CSV, TSV or Parquet file")
         command.add_argument("--column", help="column that holds the audio (default: audio)")

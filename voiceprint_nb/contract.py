@@ -25,6 +25,7 @@ MEDIA_OUTPUT_PATH = "/v1/media/output"
 VOICEPRINT_PATH = "/v1/voiceprint"
 JOB_PATH = "/v1/jobs/{job_id}"
 JOBS_PATH = "/v2/jobs"
+OLD_JOBS_PATH = "/v1/jobs"
 
 MAX_DURATION_S = 30.0
 MAX_BYTES = 100 * 1024 * 1024
@@ -38,6 +39,17 @@ OUTPUT_LIFE_S = 24 * 3600.0
 MEDIA_LIFE_S = 24 * 3600.0
 MEDIA_LINK_LIFE_S = 3600.0
 WEBHOOK_TOLERANCE_S = 300.0
+WEBHOOK_TIMEOUT_S = 10.0
+WEBHOOK_MAX_REDIRECTS = 2
+WEBHOOK_RETRY_DELAYS_S = (0.0, 60.0, 300.0)  # each counted from the failure before
+WEBHOOK_RETRY_REASONS = (
+    "http_timeout",
+    "too_many_redirects",
+    "connection_failed",
+    "ssl_error",
+    "http_error",
+    "unknown_error",
+)
 RATE_WINDOW_S = 60.0
 WRITES_PER_WINDOW = 100
 READS_PER_WINDOW = 300
@@ -144,10 +156,13 @@ class VoiceprintRequest:
         return body
 
     @classmethod
-    def from_wire(cls, body: object, *, files: bool = False) -> VoiceprintRequest:
+    def from_wire(
+        cls, body: object, *, files: bool = False, plain_webhooks: bool = False
+    ) -> VoiceprintRequest:
         """Validate a decoded JSON body; raises `InvalidRequest` with every field at fault.
 
         With ``files``, a ``file://`` address is allowed too: for a service inside the user's own process.
+        With ``plain_webhooks``, events may go to ``http://`` addresses: the hosted service takes https only.
         """
         data, errors = _object(body), []
         url, model = data.get("url"), data.get("model")
@@ -156,8 +171,10 @@ class VoiceprintRequest:
             errors.append(FieldError("url", "Invalid URL"))
         if model is not None and model not in VOICEPRINT_MODELS:
             errors.append(FieldError("model", f"Expected one of {', '.join(VOICEPRINT_MODELS)}"))
-        if webhook is not None and not (isinstance(webhook, str) and is_webhook_url(webhook)):
+        if "webhook" in data and not (isinstance(webhook, str) and is_webhook_url(webhook)):
             errors.append(FieldError("webhook", "Invalid URL"))
+        elif isinstance(webhook, str) and not (plain_webhooks or webhook.startswith("https://")):
+            errors.append(FieldError("webhook", "Expected an https address"))
         if not isinstance(status_only, bool):
             errors.append(FieldError("webhookStatusOnly", "Expected a boolean"))
         if errors:
@@ -334,6 +351,34 @@ class JobPage:
             for item in items
         )
         return cls(jobs, _optional_text(body, "nextCursor"))
+
+
+@dataclass(frozen=True)
+class JobSlice:
+    """Answer of the older ``GET /v1/jobs``: newest first, without output."""
+
+    items: tuple[JobListItem, ...]
+    total: int
+
+    def to_wire(self) -> dict[str, Any]:
+        """JSON object of the answer."""
+        return {"items": [item.to_wire() for item in self.items], "total": self.total}
+
+
+@dataclass(frozen=True)
+class WebhookEvent:
+    """Body of a webhook: a job's terminal status, with the output of a succeeded one if that is wanted."""
+
+    job_id: str
+    status: str
+    output: Mapping[str, Any] | None = field(default=None, repr=False)  # holds the voiceprint
+
+    def to_wire(self) -> dict[str, Any]:
+        """JSON object of the event."""
+        body: dict[str, Any] = {"jobId": self.job_id, "status": self.status}
+        if self.output is not None:
+            body["output"] = dict(self.output)
+        return body
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -71,6 +72,12 @@ class EnginePool:
         self._closed = False
         self._embedder: Embedder | None = None
         self._making = threading.Lock()
+        self._busy_s = 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the threads have spent on clips, added up."""
+        return self._busy_s
 
     def submit(self, load: Load) -> Future[Vector]:
         """Queue one clip.
@@ -138,7 +145,10 @@ class EnginePool:
 
     def _work(self) -> None:
         while tasks := self._take():
+            started_s = time.perf_counter()
             self._answer(tasks)
+            with self._changed:
+                self._busy_s += time.perf_counter() - started_s
             del tasks  # a waiting thread keeps no clip alive
 
     def _take(self) -> list[_Task]:

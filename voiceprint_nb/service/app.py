@@ -1,19 +1,21 @@
-"""The contract's routes over a desk and a media store: parsing, permissions, error bodies; no work."""
+"""The contract's routes over a desk and a media store: who may, how often, parsing, error bodies; no work."""
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 import json
 import logging
 import re
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from voiceprint_nb.contract import (
@@ -23,6 +25,8 @@ from voiceprint_nb.contract import (
     JOBS_PATH,
     MAX_PAGE_ITEMS,
     MEDIA_INPUT_PATH,
+    MEDIA_OUTPUT_PATH,
+    OLD_JOBS_PATH,
     TEST_PATH,
     VOICEPRINT_PATH,
     ApiError,
@@ -32,46 +36,59 @@ from voiceprint_nb.contract import (
     MediaTicket,
     VoiceprintRequest,
 )
-from voiceprint_nb.service.desk import Desk, DeskFull, UnknownCursor
+from voiceprint_nb.service.description import DESCRIPTION_PATH, HEALTH_PATH, METRICS_PATH, describe
+from voiceprint_nb.service.desk import Desk, DeskFull
+from voiceprint_nb.service.keys import METRICS_PERMISSION, Caller, Door, OpenDoor
+from voiceprint_nb.service.limits import RateLimits
 from voiceprint_nb.service.media import MEDIA_LINK_PATH, BadLink, MediaStore, MediaTooLarge
 
 MAX_JSON_BYTES = 2 * 1024 * 1024
 BUSY_RETRY_S = 1
+BODY_QUIET_S = 20.0
+MAX_BODY_S = 1800.0
+MAX_SKIP = 2**53  # what every JSON reader counts exactly
 
 _JSON_TYPE = re.compile(r"application/(json|[a-z0-9.!#$&^_-]+\+json)", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
+_WRITE, _READ = "write", "read"  # which limit counts a request
 
-def create_app(
-    desk: Desk, media: MediaStore, *, keys: Collection[str] | None = None, files: bool = False
-) -> Starlette:
-    """Build the ASGI application.
+Handler = Callable[[Request, Caller], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a service allows.
 
     Parameters
     ----------
-    desk : Desk
-        Takes the jobs; stays the caller's to close.
-    media : MediaStore
-        Takes the uploads.
-    keys : collection of str, optional
-        Bearer keys that may call; None lets everybody in, with any key or none.
+    door : Door
+        Who may call; by default everybody, with any key or none.
+    limits : RateLimits, optional
+        How often; None means without limit.
     files : bool
         Whether jobs may name local files by ``file://`` address: only for callers of this very process.
+    plain_webhooks : bool
+        Whether events may go to http addresses.
+    public_url : str, optional
+        Base address of presigned links, where the one in the request is not what callers can reach.
+    metrics : callable, optional
+        Body and content type of ``/metrics``; None means there is none.
     """
-    if isinstance(keys, str):
-        raise TypeError("keys is a collection of keys, not one key")
-    routes = _Routes(desk, media, None if keys is None else tuple(key.encode() for key in keys), files)
-    app = Starlette(
-        routes=[
-            Route(TEST_PATH, routes.test, methods=["GET"]),
-            Route(MEDIA_INPUT_PATH, routes.media_input, methods=["POST"]),
-            Route(MEDIA_LINK_PATH, routes.upload, methods=["PUT"]),
-            Route(VOICEPRINT_PATH, routes.voiceprint, methods=["POST"]),
-            Route(JOB_PATH, routes.job, methods=["GET"]),
-            Route(JOBS_PATH, routes.jobs, methods=["GET"]),
-        ],
-        exception_handlers=_HANDLERS,
-    )
+
+    door: Door = field(default_factory=OpenDoor)
+    limits: RateLimits | None = None
+    files: bool = False
+    plain_webhooks: bool = False
+    public_url: str | None = None
+    metrics: Callable[[], tuple[bytes, str]] | None = None
+
+
+def create_app(desk: Desk, media: MediaStore, policy: Policy | None = None) -> Starlette:
+    """Build the ASGI application; desk and media stay the caller's to close."""
+    routes = _Routes(desk, media, policy or Policy())
+    app = Starlette(routes=routes.table(), exception_handlers=_HANDLERS)
     app.router.redirect_slashes = False  # unknown paths answer 404
     return app
 
@@ -79,54 +96,143 @@ def create_app(
 class _Routes:
     """One method per operation of the contract."""
 
-    def __init__(self, desk: Desk, media: MediaStore, keys: tuple[bytes, ...] | None, files: bool) -> None:
-        self._desk, self._media, self._keys, self._files = desk, media, keys, files
+    def __init__(self, desk: Desk, media: MediaStore, policy: Policy) -> None:
+        self._desk, self._media, self._policy = desk, media, policy
+        self._description: dict[str, Any] | None = None
 
-    async def test(self, request: Request) -> Response:
-        self._admit(request)
+    def table(self) -> list[Route]:
+        """Every path with what it takes."""
+        guarded = self._guarded
+        routes = [
+            guarded("GET", TEST_PATH, self.test, None, counted=_WRITE),
+            guarded("POST", MEDIA_INPUT_PATH, self.media_input, "media:write", counted=_WRITE),
+            guarded("POST", MEDIA_OUTPUT_PATH, self.media_output, "media:read", counted=_WRITE),
+            guarded("POST", VOICEPRINT_PATH, self.voiceprint, "jobs:write", counted=_WRITE),
+            guarded("GET", JOB_PATH, self.job, "jobs:read", counted=_READ),
+            guarded("GET", JOBS_PATH, self.jobs, "jobs:read", counted=_READ),
+            guarded("GET", OLD_JOBS_PATH, self.old_jobs, "jobs:read", counted=_READ),
+            Route(MEDIA_LINK_PATH, self.media_link, methods=["GET", "PUT"]),
+            Route(HEALTH_PATH, self.health, methods=["GET"]),
+            Route(DESCRIPTION_PATH, self.description, methods=["GET"]),
+        ]
+        if self._policy.metrics is not None:
+            routes.append(guarded("GET", METRICS_PATH, self.metrics, METRICS_PERMISSION, counted=None))
+        return routes
+
+    # --- the contract -----------------------------------------------------------------------------------
+
+    async def test(self, request: Request, caller: Caller) -> Response:
         return JSONResponse({"status": "OK", "message": "Test connection successful"})
 
-    async def media_input(self, request: Request) -> Response:
-        self._admit(request)
+    async def media_input(self, request: Request, caller: Caller) -> Response:
         key = MediaRequest.from_wire(await _json_body(request)).url
-        ticket = MediaTicket(self._media.link("PUT", key, base_url=str(request.base_url)))
-        return JSONResponse(ticket.to_wire(), 201)
+        return self._ticket("PUT", caller.team, key, request)
 
-    async def upload(self, request: Request) -> Response:
-        key = self._media.key_of("PUT", request.path_params["token"])
-        _refuse_announced(request, self._media.max_bytes)
-        await self._media.write(key, request.stream())
-        return Response()
+    async def media_output(self, request: Request, caller: Caller) -> Response:
+        key = MediaRequest.from_wire(await _json_body(request)).url
+        if not self._media.path(caller.team, key).exists():
+            raise HTTPException(404)
+        return self._ticket("GET", caller.team, key, request)
 
-    async def voiceprint(self, request: Request) -> Response:
-        self._admit(request)
-        job = VoiceprintRequest.from_wire(await _json_body(request), files=self._files)
-        return JSONResponse(self._desk.submit(job).to_wire())
+    async def voiceprint(self, request: Request, caller: Caller) -> Response:
+        job = VoiceprintRequest.from_wire(
+            await _json_body(request), files=self._policy.files, plain_webhooks=self._policy.plain_webhooks
+        )
+        return JSONResponse(self._desk.submit(caller.team, job).to_wire())
 
-    async def job(self, request: Request) -> Response:
-        self._admit(request)
-        job = self._desk.job(request.path_params["job_id"])
+    async def job(self, request: Request, caller: Caller) -> Response:
+        job = self._desk.job(caller.team, request.path_params["job_id"])
         if job is None:
             raise HTTPException(404)
         return JSONResponse(job.to_wire())
 
-    async def jobs(self, request: Request) -> Response:
-        self._admit(request)
-        limit, cursor, status = _page_query(request.query_params)
-        try:
-            page = self._desk.page(limit, cursor, status)
-        except UnknownCursor:
-            raise InvalidRequest(FieldError("cursor", "Unknown cursor")) from None
-        return JSONResponse(page.to_wire())
+    async def jobs(self, request: Request, caller: Caller) -> Response:
+        query = _Query(request)
+        limit = query.whole("limit", 1, MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS)
+        cursor, status = query.uuid("cursor"), query.status()
+        query.refuse_faults()
+        return JSONResponse(self._desk.page(caller.team, limit, cursor=cursor, status=status).to_wire())
 
-    def _admit(self, request: Request) -> None:
-        if self._keys is None:
-            return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        offered = given.strip().encode()
-        known = [hmac.compare_digest(offered, key) for key in self._keys]  # all, so that time tells nothing
-        if scheme.lower() != "bearer" or not any(known):
-            raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
+    async def old_jobs(self, request: Request, caller: Caller) -> Response:
+        query = _Query(request)
+        take = query.whole("take", 1, MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS)
+        skip, status = query.whole("skip", 0, MAX_SKIP, 0), query.status()
+        query.refuse_faults()
+        return JSONResponse(self._desk.slice(caller.team, take, skip=skip, status=status).to_wire())
+
+    # --- presigned links: they carry their own permission -------------------------------------------------
+
+    async def media_link(self, request: Request) -> Response:
+        method = "PUT" if request.method == "PUT" else "GET"
+        team, key = self._media.opened(method, request.path_params["token"])
+        if method == "PUT":
+            _refuse_announced(request, self._media.max_bytes)
+            await self._media.write(team, key, _pieces(request))
+            return Response()
+        path = self._media.path(team, key)
+        if not path.exists():
+            raise HTTPException(404)
+        headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(path, media_type="application/octet-stream", headers=headers)
+
+    def _ticket(self, method: str, team: str, key: str, request: Request) -> Response:
+        base_url = self._policy.public_url or str(request.base_url)
+        return JSONResponse(
+            MediaTicket(self._media.link(method, team, key, base_url=base_url)).to_wire(), 201
+        )
+
+    # --- for operators ----------------------------------------------------------------------------------
+
+    async def health(self, request: Request) -> Response:
+        alive = self._desk.is_alive
+        return JSONResponse({"status": "ok" if alive else "down"}, 200 if alive else 503)
+
+    async def description(self, request: Request) -> Response:
+        if self._description is None:
+            limits = self._policy.limits
+            self._description = describe(
+                base_url=self._policy.public_url,
+                plain_webhooks=self._policy.plain_webhooks,
+                limits=(limits.writes, limits.reads) if limits else (None, None),
+                keyed=not isinstance(self._policy.door, OpenDoor),
+                metrics=self._policy.metrics is not None,
+            )
+        return JSONResponse(self._description)
+
+    async def metrics(self, request: Request, caller: Caller) -> Response:
+        if self._policy.metrics is None:
+            raise HTTPException(404)
+        body, content_type = self._policy.metrics()
+        return Response(body, headers={"Content-Type": content_type})
+
+    # --- who may, and how often -------------------------------------------------------------------------
+
+    def _guarded(
+        self, method: str, path: str, handler: Handler, permission: str | None, *, counted: str | None
+    ) -> Route:
+        async def endpoint(request: Request) -> Response:
+            caller = self._policy.door.caller(request.headers.get("authorization", ""))
+            if caller is None:
+                raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
+            request.state.team = caller.team
+            request.state.told = told = self._count(caller, path, counted) if counted else {}
+            if permission is not None and permission not in caller.permissions:
+                raise HTTPException(403)
+            answer = await handler(request, caller)
+            answer.headers.update(told)
+            return answer
+
+        return Route(path, endpoint, methods=[method])
+
+    def _count(self, caller: Caller, path: str, counted: str) -> dict[str, str]:
+        """The headers that tell of the limit; a request beyond it ends here."""
+        limits = self._policy.limits
+        allowance = None if limits is None else limits.take(caller.team, path, read=counted == _READ)
+        if allowance is None:
+            return {}
+        if not allowance.allowed:
+            raise HTTPException(429, headers=allowance.headers())
+        return allowance.headers()
 
 
 # --- reading requests -----------------------------------------------------------------------------------
@@ -138,8 +244,8 @@ async def _json_body(request: Request) -> object:
         raise HTTPException(415)
     _refuse_announced(request, MAX_JSON_BYTES)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    async for piece in _pieces(request):
+        body += piece
         if len(body) > MAX_JSON_BYTES:
             raise HTTPException(413)
     try:
@@ -148,28 +254,57 @@ async def _json_body(request: Request) -> object:
         raise InvalidRequest(FieldError("body", "Malformed JSON")) from None
 
 
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes; a sender that falls silent, or never ends, is answered 408."""
+    pieces, until_s = aiter(request.stream()), time.monotonic() + MAX_BODY_S
+    while True:
+        try:
+            async with asyncio.timeout(min(BODY_QUIET_S, until_s - time.monotonic())):
+                piece = await anext(pieces, None)
+        except TimeoutError:
+            raise HTTPException(408, headers={"Connection": "close"}) from None
+        if piece is None:
+            return
+        yield piece
+
+
 def _refuse_announced(request: Request, max_bytes: int) -> None:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
         raise HTTPException(413)
 
 
-def _page_query(query: Mapping[str, str]) -> tuple[int, str | None, str | None]:
-    limit, cursor, status = query.get("limit"), query.get("cursor"), query.get("status")
-    errors = []
-    if limit is not None and not (re.fullmatch("[0-9]{1,3}", limit) and 1 <= int(limit) <= MAX_PAGE_ITEMS):
-        errors.append(FieldError("limit", f"Expected a whole number from 1 to {MAX_PAGE_ITEMS}"))
-    if cursor is not None and not _is_uuid(cursor):
-        errors.append(FieldError("cursor", "Expected a UUID"))
-    if status is not None and status not in JOB_STATUSES:
-        errors.append(FieldError("status", f"Expected one of {', '.join(JOB_STATUSES)}"))
-    if errors:
-        raise InvalidRequest(*errors)
-    return DEFAULT_PAGE_ITEMS if limit is None else int(limit), cursor, status
+class _Query:
+    """Query parameters, with what is wrong about them."""
 
+    def __init__(self, request: Request) -> None:
+        self._values, self._errors = request.query_params, list[FieldError]()
 
-def _is_uuid(text: str) -> bool:
-    return re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text, re.IGNORECASE) is not None
+    def whole(self, name: str, least: int, most: int, default: int) -> int:
+        text = self._values.get(name)
+        if text is None:
+            return default
+        if re.fullmatch("[0-9]{1,16}", text) and least <= int(text) <= most:
+            return int(text)
+        self._errors.append(FieldError(name, f"Expected a whole number from {least} to {most}"))
+        return default
+
+    def uuid(self, name: str) -> str | None:
+        text = self._values.get(name)
+        if text is None or re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text, re.IGNORECASE):
+            return text and text.lower()
+        self._errors.append(FieldError(name, "Expected a UUID"))
+        return None
+
+    def status(self) -> str | None:
+        text = self._values.get("status")
+        if text is not None and text not in JOB_STATUSES:
+            self._errors.append(FieldError("status", f"Expected one of {', '.join(JOB_STATUSES)}"))
+        return text
+
+    def refuse_faults(self) -> None:
+        if self._errors:
+            raise InvalidRequest(*self._errors)
 
 
 # --- error answers --------------------------------------------------------------------------------------
@@ -179,6 +314,7 @@ _MESSAGES = {
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timeout",
     413: "Payload too large",
     415: "Unsupported media type",
     429: "Too many requests",
@@ -186,33 +322,38 @@ _MESSAGES = {
 }
 
 
-def _refusal(status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _refusal(request: Request, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
     error = ApiError(str(uuid.uuid4()), _MESSAGES.get(status, "Request refused"))
-    return JSONResponse(error.to_wire(), status, headers)
+    return JSONResponse(error.to_wire(), status, _told(request) | dict(headers or {}))
+
+
+def _told(request: Request) -> dict[str, str]:
+    """The headers about the limit, if the request was counted."""
+    return getattr(request.state, "told", None) or {}
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise TypeError(type(error))
-    return _refusal(error.status_code, error.headers)
+    return _refusal(request, error.status_code, error.headers)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
     if not isinstance(error, InvalidRequest):
         raise TypeError(type(error))
-    return JSONResponse(error.to_wire(), 400)
+    return JSONResponse(error.to_wire(), 400, _told(request))
 
 
 async def _on_desk_full(request: Request, error: Exception) -> Response:
-    return _refusal(429, {"Retry-After": str(BUSY_RETRY_S)})
+    return _refusal(request, 429, {"Retry-After": str(BUSY_RETRY_S)})
 
 
 async def _on_bad_link(request: Request, error: Exception) -> Response:
-    return _refusal(403)
+    return _refusal(request, 403)
 
 
 async def _on_media_too_large(request: Request, error: Exception) -> Response:
-    return _refusal(413)
+    return _refusal(request, 413)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
@@ -222,7 +363,7 @@ async def _on_disconnect(request: Request, error: Exception) -> Response:
 async def _on_fault(request: Request, error: Exception) -> Response:
     answer_id = str(uuid.uuid4())
     _log.error("fault of the service, request %s", answer_id, exc_info=error)
-    return JSONResponse(ApiError(answer_id, _MESSAGES[500]).to_wire(), 500)
+    return JSONResponse(ApiError(answer_id, _MESSAGES[500]).to_wire(), 500, _told(request))
 
 
 _HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {

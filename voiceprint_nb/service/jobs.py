@@ -1,23 +1,38 @@
 """The job table: one SQLite file, one connection, one lock, short transactions.
 
-The file is locked for the life of the table, so two services never work on the same jobs.
+A second, empty file is locked for the life of the table, so two services never work on the same jobs, while
+an operator's command can still read them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from voiceprint_nb.contract import CREATED, OUTPUT_LIFE_S, RUNNING, Job, JobListItem
+from voiceprint_nb.contract import (
+    CREATED,
+    OUTPUT_LIFE_S,
+    RUNNING,
+    SUCCEEDED,
+    TERMINAL_STATUSES,
+    Job,
+    JobListItem,
+    VoiceprintRequest,
+    WebhookEvent,
+)
 from voiceprint_nb.errors import UsageError
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -26,10 +41,31 @@ CREATE TABLE IF NOT EXISTS jobs (
     created_ms INTEGER NOT NULL,
     updated_ms INTEGER NOT NULL,
     url TEXT,
-    output TEXT
+    output TEXT,
+    team TEXT NOT NULL DEFAULT 'default',
+    webhook TEXT,
+    webhook_status_only INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS deliveries (
+    seq INTEGER PRIMARY KEY,
+    attempt INTEGER NOT NULL,
+    due_ms INTEGER NOT NULL,
+    reason TEXT
 );
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, seq);
+CREATE INDEX IF NOT EXISTS jobs_with_output ON jobs (updated_ms) WHERE output IS NOT NULL;
+CREATE INDEX IF NOT EXISTS jobs_by_team ON jobs (team, id);
+CREATE INDEX IF NOT EXISTS jobs_by_team_status ON jobs (team, status, id);
+CREATE INDEX IF NOT EXISTS deliveries_by_due ON deliveries (due_ms);
 """
+_FROM_VERSION_1 = """
+ALTER TABLE jobs ADD COLUMN team TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE jobs ADD COLUMN webhook TEXT;
+ALTER TABLE jobs ADD COLUMN webhook_status_only INTEGER NOT NULL DEFAULT 0;
+"""
+_MAX_NTH = 4095
+_AFTER_EVERY_ID = "g"  # ids are hexadecimal
+_TERMINAL = tuple(sorted(TERMINAL_STATUSES))
 
 
 @dataclass(frozen=True)
@@ -40,11 +76,17 @@ class WaitingJob:
     ----------
     seq : int
         Position in the order of arrival.
+    id : str
+        As callers know it.
+    team : str
+        Whose it is.
     url : str
         Where its audio lies; may be a signed link.
     """
 
     seq: int
+    id: str
+    team: str
     url: str = field(repr=False)
 
 
@@ -52,7 +94,6 @@ class WaitingJob:
 class StoredJob:
     """One row as readers see it; ``output`` is JSON text."""
 
-    seq: int
     id: str
     status: str
     created_ms: int
@@ -61,13 +102,49 @@ class StoredJob:
 
     def to_job(self, *, now_ms: int) -> Job:
         """The job as callers read it: its output is there during 24 h after its end."""
-        alive = now_ms - self.updated_ms <= OUTPUT_LIFE_S * 1000
-        output = json.loads(self.output) if self.output is not None and alive else None
+        output = json.loads(self.output) if self.output is not None and self._is_fresh(now_ms) else None
         return Job(self.id, self.status, timestamp(self.created_ms), timestamp(self.updated_ms), output)
 
     def to_item(self) -> JobListItem:
         """The job as an item of a list."""
         return JobListItem(self.id, self.status, timestamp(self.created_ms))
+
+    def to_event(self, *, now_ms: int, status_only: bool) -> WebhookEvent:
+        """The job's end as its webhook tells it."""
+        told = self.output is not None and self.status == SUCCEEDED and self._is_fresh(now_ms)
+        output = json.loads(self.output or "") if told and not status_only else None
+        return WebhookEvent(self.id, self.status, output)
+
+    def _is_fresh(self, now_ms: int) -> bool:
+        return now_ms - self.updated_ms <= OUTPUT_LIFE_S * 1000
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A webhook that is due.
+
+    Parameters
+    ----------
+    seq : int
+        Of its job.
+    attempt : int
+        0 for the first, then the number of the retry.
+    reason : str or None
+        Why the attempt before failed.
+    team : str
+        Whose secret signs it.
+    url : str
+        Where it goes.
+    event : WebhookEvent
+        What it says.
+    """
+
+    seq: int
+    attempt: int
+    reason: str | None
+    team: str
+    url: str = field(repr=False)
+    event: WebhookEvent = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -87,112 +164,293 @@ class JobTable:
     ----------
     path : Path
         The SQLite file, made with mode 0600 if it is not there.
+    alone : bool
+        Whether this is the service that works on the jobs; an operator's command only reads.
 
     Raises
     ------
     UsageError
-        Another service has the file open, or a newer version wrote it.
+        Another service works on the file, or a newer version wrote it.
     """
 
-    def __init__(self, path: Path) -> None:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's side files take over this mode
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
+    def __init__(self, path: Path, *, alone: bool = True) -> None:
+        self._mutex = threading.Lock()
+        self._last_id = (0, 0)
+        self._claim = _claimed(path.with_suffix(".lock")) if alone else None
+        _make_private(path)
+        self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
         try:
             self._prepare()
-        except sqlite3.OperationalError as error:
-            self._connection.close()
-            if "locked" not in str(error):
-                raise
-            raise UsageError(
-                "Another service already works on this data folder: stop it, or name another folder."
-            ) from error
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
 
     def _prepare(self) -> None:
         run = self._connection.execute
-        run("PRAGMA locking_mode=EXCLUSIVE")
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=NORMAL")
+        run("PRAGMA secure_delete=ON")  # a deleted voiceprint is overwritten
         (version,) = run("PRAGMA user_version").fetchone()
         if version > _SCHEMA_VERSION:
             raise UsageError(f"This data folder has format {version}: upgrade voiceprint_nb to use it.")
-        self._connection.executescript(_SCHEMA)
-        run(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        if version == _SCHEMA_VERSION:
+            return
+        steps = _FROM_VERSION_1 if version == 1 else ""
+        self._connection.executescript(
+            f"BEGIN IMMEDIATE; {steps} {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
+        )
 
-    def add(self, job_id: str, url: str, *, now_ms: int) -> None:
-        """Store a new job; it is on disk when this returns."""
-        with self._lock:
+    def add(self, team: str, request: VoiceprintRequest, *, now_ms: int) -> str:
+        """Store a new job; it is on disk when this returns its id."""
+        with self._mutex:
+            job_id = self._next_id(now_ms)
             self._connection.execute(
-                "INSERT INTO jobs (id, status, created_ms, updated_ms, url) VALUES (?, ?, ?, ?, ?)",
-                (job_id, CREATED, now_ms, now_ms, url),
+                "INSERT INTO jobs (id, team, status, created_ms, updated_ms, url, webhook, "
+                "webhook_status_only) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job_id,
+                    team,
+                    CREATED,
+                    now_ms,
+                    now_ms,
+                    request.url,
+                    request.webhook,
+                    request.webhook_status_only,
+                ),
             )
+        return job_id
 
-    def find(self, job_id: str) -> StoredJob | None:
-        """The job of this id with its output, if there is one."""
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT seq, id, status, created_ms, updated_ms, output FROM jobs WHERE id = ?", (job_id,)
-            ).fetchone()
-        return None if row is None else StoredJob(*row)
+    def find(self, team: str, job_id: str) -> StoredJob | None:
+        """The team's job of this id with its output, if there is one."""
+        rows = self._read(
+            "SELECT id, status, created_ms, updated_ms, output FROM jobs WHERE id = ? AND team = ?",
+            job_id,
+            team,
+        )
+        return StoredJob(*rows[0]) if rows else None
 
-    def newest(self, limit: int, *, before_seq: int | None, status: str | None) -> list[StoredJob]:
-        """At most `limit` jobs, newest first, without output."""
-        before_seq = 1 << 62 if before_seq is None else before_seq
-        query = "SELECT seq, id, status, created_ms, updated_ms FROM jobs WHERE "
-        if status is None:
-            query += "seq < ? ORDER BY seq DESC LIMIT ?"
-            parameters: tuple[object, ...] = (before_seq, limit)
-        else:
-            query += "status = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
-            parameters = (status, before_seq, limit)
-        with self._lock:
-            rows = self._connection.execute(query, parameters).fetchall()
+    def newest(
+        self, team: str, limit: int, *, before: str | None = None, status: str | None = None, skip: int = 0
+    ) -> list[StoredJob]:
+        """At most `limit` jobs of a team older than the id `before`, newest first, without output."""
+        where, values = _of_team(team, status)
+        rows = self._read(
+            "SELECT id, status, created_ms, updated_ms FROM jobs "  # noqa: S608 - constant texts
+            f"WHERE {where} AND id < ? ORDER BY id DESC LIMIT ? OFFSET ?",
+            *values,
+            before or _AFTER_EVERY_ID,
+            limit,
+            skip,
+        )
         return [StoredJob(*row) for row in rows]
+
+    def count(self, team: str, *, status: str | None = None) -> int:
+        """How many jobs a team has."""
+        where, values = _of_team(team, status)
+        ((total,),) = self._read(f"SELECT count(*) FROM jobs WHERE {where}", *values)  # noqa: S608 - constant
+        return int(total)
+
+    def counts(self) -> Mapping[str, int]:
+        """Jobs of all teams by status."""
+        return dict(self._read("SELECT status, count(*) FROM jobs GROUP BY status"))
 
     def waiting(self, *, after_seq: int, limit: int) -> list[WaitingJob]:
         """The oldest jobs after `after_seq` on which nobody works."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT seq, url FROM jobs WHERE status = ? AND seq > ? ORDER BY seq LIMIT ?",
-                (CREATED, after_seq, limit),
-            ).fetchall()
+        rows = self._read(
+            "SELECT seq, id, team, url FROM jobs WHERE status = ? AND seq > ? ORDER BY seq LIMIT ?",
+            CREATED,
+            after_seq,
+            limit,
+        )
         return [WaitingJob(*row) for row in rows]
+
+    def waiting_since(self, before_ms: int, *, limit: int) -> list[int]:
+        """Positions of jobs that were accepted before this moment and on which nobody works."""
+        rows = self._read(
+            "SELECT seq FROM jobs WHERE status = ? AND created_ms < ? ORDER BY seq LIMIT ?",
+            CREATED,
+            before_ms,
+            limit,
+        )
+        return [int(seq) for (seq,) in rows]
 
     def reopen(self) -> int:
         """Make jobs that an earlier service left running wait again; the number of waiting jobs."""
-        with self._lock:
-            self._connection.execute("UPDATE jobs SET status = ? WHERE status = ?", (CREATED, RUNNING))
-            (count,) = self._connection.execute(
-                "SELECT count(*) FROM jobs WHERE status = ?", (CREATED,)
-            ).fetchone()
+        with self._writing() as run:
+            run("UPDATE jobs SET status = ? WHERE status = ?", (CREATED, RUNNING))
+            (count,) = run("SELECT count(*) FROM jobs WHERE status = ?", (CREATED,)).fetchone()
         return int(count)
 
     def write(self, changes: Sequence[Change]) -> None:
-        """Store all changes in one transaction."""
-        rows = [
-            (change.status, change.at_ms, change.output, change.status != RUNNING, change.seq)
-            for change in changes
-        ]
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany(
+        """Store all changes in one transaction; each end of a job with a webhook makes its delivery due."""
+        with self._writing() as run:
+            for change in changes:
+                ends = change.status in TERMINAL_STATUSES
+                run(
                     "UPDATE jobs SET status = ?, updated_ms = ?, output = ?, "
                     "url = CASE WHEN ? THEN NULL ELSE url END WHERE seq = ?",
-                    rows,
+                    (change.status, change.at_ms, change.output, ends, change.seq),
                 )
+                if ends:
+                    run(
+                        "INSERT INTO deliveries (seq, attempt, due_ms) "
+                        "SELECT seq, 0, ? FROM jobs WHERE seq = ? AND webhook IS NOT NULL",
+                        (change.at_ms, change.seq),
+                    )
+
+    # --- webhooks ---------------------------------------------------------------------------------------
+
+    def due(self, *, now_ms: int, limit: int) -> list[Delivery]:
+        """The webhooks that are due longest."""
+        rows = self._read(
+            "SELECT seq, attempt, reason, team, webhook, webhook_status_only, id, status, created_ms, "
+            "updated_ms, output FROM deliveries JOIN jobs USING (seq) WHERE due_ms <= ? "
+            "ORDER BY due_ms LIMIT ?",
+            now_ms,
+            limit,
+        )
+        return [
+            Delivery(
+                seq, attempt, reason, team, url, StoredJob(*job).to_event(now_ms=now_ms, status_only=only)
+            )
+            for seq, attempt, reason, team, url, only, *job in rows
+        ]
+
+    def next_due_ms(self, *, after_ms: int) -> int | None:
+        """When the next webhook will be due."""
+        ((due_ms,),) = self._read("SELECT min(due_ms) FROM deliveries WHERE due_ms > ?", after_ms)
+        return None if due_ms is None else int(due_ms)
+
+    def postpone(self, seqs: Sequence[int], *, until_ms: int) -> None:
+        """Let webhooks rest, for as long as an attempt may take."""
+        with self._writing() as run:
+            for seq in seqs:
+                run("UPDATE deliveries SET due_ms = ? WHERE seq = ?", (until_ms, seq))
+
+    def retry(self, seq: int, *, attempt: int, reason: str, due_ms: int) -> None:
+        """Plan a failed webhook's next attempt."""
+        with self._writing() as run:
+            run(
+                "UPDATE deliveries SET attempt = ?, reason = ?, due_ms = ? WHERE seq = ?",
+                (attempt, reason, due_ms, seq),
+            )
+
+    def settle(self, seq: int) -> None:
+        """A webhook was delivered, or is given up."""
+        with self._writing() as run:
+            run("DELETE FROM deliveries WHERE seq = ?", (seq,))
+
+    def redelivery(self, job_id: str, *, now_ms: int) -> Delivery | None:
+        """The webhook of a job of any team that has ended, as a first attempt; None if there is none."""
+        rows = self._read(
+            "SELECT seq, team, webhook, webhook_status_only, id, status, created_ms, updated_ms, output "
+            "FROM jobs WHERE id = ? AND webhook IS NOT NULL AND status IN (?, ?, ?)",
+            job_id,
+            *_TERMINAL,
+        )
+        for seq, team, url, only, *job in rows:
+            return Delivery(
+                seq, 0, None, team, url, StoredJob(*job).to_event(now_ms=now_ms, status_only=only)
+            )
+        return None
+
+    # --- retention --------------------------------------------------------------------------------------
+
+    def expire(self, *, outputs_before_ms: int, records_before_ms: int) -> None:
+        """Delete outputs and webhook addresses of jobs that ended so long ago, and very old jobs whole."""
+        with self._writing() as run:
+            run(
+                "UPDATE jobs SET output = NULL, "
+                "webhook = CASE WHEN seq IN (SELECT seq FROM deliveries) THEN webhook END "
+                "WHERE output IS NOT NULL AND updated_ms < ?",
+                (outputs_before_ms,),
+            )
+            run(
+                "DELETE FROM jobs WHERE id < ? AND updated_ms < ? AND status IN (?, ?, ?) "
+                "AND seq NOT IN (SELECT seq FROM deliveries)",
+                (job_id_at(records_before_ms), records_before_ms, *_TERMINAL),
+            )
+        with self._mutex:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still held what is deleted
+
+    # --- inside -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._mutex:
+            self._connection.close()
+            if self._claim is not None:
+                self._claim.close()
+
+    def _next_id(self, now_ms: int) -> str:
+        """Later than every id before, also when the clock was set back."""
+        last_ms, nth = self._last_id
+        if now_ms > last_ms:
+            self._last_id = now_ms, 0
+        else:
+            self._last_id = (last_ms, nth + 1) if nth < _MAX_NTH else (last_ms + 1, 0)
+        return job_id_at(*self._last_id)
+
+    def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._mutex:
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        with self._mutex:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection.execute
             except BaseException:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
 
-    def close(self) -> None:
-        """Give the file back."""
-        with self._lock:
-            self._connection.close()
+
+def _claimed(path: Path) -> sqlite3.Connection:
+    """An empty SQLite file, locked until the connection is closed or its process ends."""
+    _make_private(path)
+    claim = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
+    try:
+        claim.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        claim.close()
+        if "locked" not in str(error):
+            raise
+        raise UsageError(
+            "Another service already works on this data folder: stop it, or name another folder."
+        ) from error
+    return claim
+
+
+def _make_private(path: Path) -> None:
+    """An empty file of mode 0600, which SQLite's side files take over.
+
+    One that is there is left alone: closing a second descriptor would drop the process's locks on it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _of_team(team: str, status: str | None) -> tuple[str, tuple[str, ...]]:
+    return ("team = ?", (team,)) if status is None else ("team = ? AND status = ?", (team, status))
+
+
+def job_id_at(unix_ms: int, nth: int = 0) -> str:
+    """A UUID of version 7 (RFC 9562): sorts by time, so any id is a position in a list.
+
+    Parameters
+    ----------
+    unix_ms : int
+        When the job arrives.
+    nth : int
+        Its number among those of this millisecond, at most 4095.
+
+    >>> job_id_at(1763469434750, 3)[:18]
+    '019a96f8-1f7e-7003'
+    """
+    variant = 0b10 << 62
+    return str(uuid.UUID(int=unix_ms << 80 | 7 << 76 | nth << 64 | variant | secrets.randbits(62)))
 
 
 def timestamp(unix_ms: int) -> str:

@@ -83,7 +83,7 @@ class RateLimits:
         window_s: float = RATE_WINDOW_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._writes, self._reads = writes, reads
+        self.writes, self.reads = writes, reads
         self._window_s = window_s
         self._clock = clock
         self._windows: dict[tuple[str, str], _Window] = {}
@@ -91,7 +91,7 @@ class RateLimits:
 
     def take(self, team: str, endpoint: str, *, read: bool) -> Allowance | None:
         """Count one request unless it must be refused; None: this kind has no limit."""
-        limit = self._reads if read else self._writes
+        limit = self.reads if read else self.writes
         if limit is None:
             return None
         with self._lock:

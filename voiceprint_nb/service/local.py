@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from voiceprint_nb import scratch
-from voiceprint_nb.engine.embedder import Embedder, fingerprint, voiceprint_text
-from voiceprint_nb.engine.pool import EnginePool, usable_cpus
-from voiceprint_nb.service.app import create_app
-from voiceprint_nb.service.desk import IN_FLIGHT, Desk
-from voiceprint_nb.service.media import MediaStore
+from voiceprint_nb.engine.embedder import fingerprint
+from voiceprint_nb.service.app import Policy
+from voiceprint_nb.service.assembly import Works, assemble
+from voiceprint_nb.service.keys import OpenDoor
 
 if TYPE_CHECKING:
     import httpx
 
-_CLIPS_PER_THREAD = 16  # what one thread decodes and embeds at once
+    from voiceprint_nb.service.limits import RateLimits
 
 
 class LocalService:
@@ -34,6 +32,10 @@ class LocalService:
     data_dir : Path, optional
         Where jobs and media are kept, for another day too; by default a private temporary folder that is
         gone when the service closes, is collected, or the process ends.
+    webhook_secret : str, optional
+        Signs webhooks; by default a random one.
+    limits : RateLimits, optional
+        How often each endpoint may be called; by default without limit.
 
     Examples
     --------
@@ -46,32 +48,28 @@ class LocalService:
     """Base address for a client that uses `transport`; never resolved."""
 
     def __init__(
-        self, *, recipe: str = "robust", threads: int | None = None, data_dir: Path | None = None
+        self,
+        *,
+        recipe: str = "robust",
+        threads: int | None = None,
+        data_dir: Path | None = None,
+        webhook_secret: str | None = None,
+        limits: RateLimits | None = None,
     ) -> None:
         self._fingerprint = fingerprint(recipe)
         if data_dir is None:
             scratch.sweep()
         folder = scratch.new_folder() if data_dir is None else data_dir
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         passing = folder if data_dir is None else None
-        pool = EnginePool(partial(Embedder, recipe=recipe), threads=threads)
+        policy = Policy(OpenDoor(webhook_secret), limits, files=True, plain_webhooks=True)
         try:
-            media = MediaStore(folder / "media")
-            desk = Desk(
-                folder,
-                pool,
-                media,
-                voiceprint=partial(voiceprint_text, fingerprint=self._fingerprint),
-                in_flight=max(IN_FLIGHT, _CLIPS_PER_THREAD * (threads or usable_cpus())),
-            )
+            self._app, works = assemble(folder, policy, recipe=recipe, threads=threads)
         except BaseException:
-            pool.close()
             if passing is not None:
                 shutil.rmtree(passing)
             raise
-        self._app = create_app(desk, media, files=True)
         self._app.state.service = self  # whoever still holds a transport keeps the service open
-        self._finalizer = weakref.finalize(self, _shut, desk, pool, passing, os.getpid())
+        self._finalizer = weakref.finalize(self, _shut, works, passing, os.getpid())
 
     @property
     def identity(self) -> str:
@@ -95,10 +93,9 @@ class LocalService:
         self.close()
 
 
-def _shut(desk: Desk, pool: EnginePool, passing: Path | None, owner_pid: int) -> None:
+def _shut(works: Works, passing: Path | None, owner_pid: int) -> None:
     if os.getpid() != owner_pid:  # a forked child ends: the parent still works here
         return
-    all_ended = desk.close()
-    pool.close(wait=all_ended)
+    all_ended = works.close()
     if passing is not None:
         shutil.rmtree(passing, ignore_errors=not all_ended)

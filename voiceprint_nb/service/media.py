@@ -20,6 +20,8 @@ from voiceprint_nb.contract import MAX_BYTES, MEDIA_LINK_LIFE_S
 
 MEDIA_LINK_PATH = "/media/{token}"
 
+MEDIA_KEPT_S = 36 * 3600.0  # promised are 24 to 48 h: a job submitted in the last hour has time to be done
+
 _PIECE_BYTES = 1024 * 1024  # the event loop gets a turn between pieces
 
 
@@ -32,7 +34,7 @@ class MediaTooLarge(Exception):
 
 
 class MediaStore:
-    """A folder of uploads, each under the hash of its key.
+    """A folder of uploads, each under the hash of its team and key.
 
     Parameters
     ----------
@@ -55,15 +57,15 @@ class MediaStore:
             part.mkdir(mode=0o700, exist_ok=True)
         self._secret = _kept_secret(folder / "link.secret")
 
-    def link(self, method: str, key: str, *, base_url: str) -> str:
-        """Absolute link, good for one hour, that carries its own permission for one method and key."""
+    def link(self, method: str, team: str, key: str, *, base_url: str) -> str:
+        """Absolute link, good for one hour, that carries its own permission for one method and upload."""
         expires_s = int(self._clock() + MEDIA_LINK_LIFE_S)
-        claim = base64.urlsafe_b64encode(f"{expires_s}:{key}".encode()).decode().rstrip("=")
+        claim = base64.urlsafe_b64encode(f"{expires_s}:{team}:{key}".encode()).decode().rstrip("=")
         token = f"{claim}.{self._signature(method, claim)}"
         return base_url.rstrip("/") + MEDIA_LINK_PATH.format(token=token)
 
-    def key_of(self, method: str, token: str) -> str:
-        """The key for which this link was signed.
+    def opened(self, method: str, token: str) -> tuple[str, str]:
+        """The team and key for which this link was signed.
 
         Raises
         ------
@@ -77,12 +79,12 @@ class MediaStore:
             text = base64.urlsafe_b64decode(claim + "=" * (-len(claim) % 4)).decode()
         except (binascii.Error, UnicodeDecodeError) as error:
             raise BadLink("unreadable claim") from error
-        expires_s, _, key = text.partition(":")
+        expires_s, team, key = text.split(":", 2)
         if self._clock() > int(expires_s):
             raise BadLink("link has expired")
-        return key
+        return team, key
 
-    async def write(self, key: str, chunks: AsyncIterable[bytes]) -> int:
+    async def write(self, team: str, key: str, chunks: AsyncIterable[bytes]) -> int:
         """Store an upload under its key, replacing an earlier one only when complete; its size.
 
         Raises
@@ -91,7 +93,7 @@ class MediaStore:
             More bytes than the cap; nothing is kept.
         """
         size_bytes = 0
-        with self._replacing(key) as file:
+        with self._replacing(team, key) as file:
             async for chunk in chunks:
                 size_bytes += len(chunk)
                 if size_bytes > self.max_bytes:
@@ -102,9 +104,17 @@ class MediaStore:
                     file.write(memoryview(chunk)[start : start + _PIECE_BYTES])
         return size_bytes
 
-    def path(self, key: str) -> Path:
-        """Where the upload of this key lies, if there is one."""
-        return self._objects / hashlib.sha256(key.encode()).hexdigest()
+    def path(self, team: str, key: str) -> Path:
+        """Where a team's upload of this key lies, if there is one."""
+        return self._objects / hashlib.sha256(f"{team}:{key}".encode()).hexdigest()
+
+    def expire(self) -> int:
+        """Delete what was uploaded too long ago; how many uploads."""
+        before_s = self._clock() - MEDIA_KEPT_S
+        expired = [path for path in self._objects.iterdir() if path.stat().st_mtime < before_s]
+        for path in expired:
+            path.unlink()
+        return len(expired)
 
     def discard_partial(self) -> None:
         """Delete what interrupted uploads of an earlier service left."""
@@ -112,13 +122,15 @@ class MediaStore:
             leftover.unlink()
 
     @contextmanager
-    def _replacing(self, key: str) -> Iterator[BinaryIO]:
+    def _replacing(self, team: str, key: str) -> Iterator[BinaryIO]:
         descriptor, name = tempfile.mkstemp(dir=self._incoming)  # mode 0600
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
-            temporary.replace(self.path(key))
+            now_s = self._clock()
+            os.utime(temporary, (now_s, now_s))
+            temporary.replace(self.path(team, key))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -129,11 +141,11 @@ class MediaStore:
 
 def _kept_secret(path: Path) -> bytes:
     """The link secret of this folder: links outlive a restart."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
+    if path.exists():
         return path.read_bytes()
+    secret = secrets.token_bytes(32)
+    descriptor, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
     with os.fdopen(descriptor, "wb") as file:
-        secret = secrets.token_bytes(32)
         file.write(secret)
+    Path(name).replace(path)  # never half written: an empty secret would sign for everybody
     return secret

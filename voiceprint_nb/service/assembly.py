@@ -1,0 +1,90 @@
+"""The parts of a service, put together: the same ones in process and served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+
+from voiceprint_nb.engine.embedder import Embedder, fingerprint, voiceprint_text
+from voiceprint_nb.engine.pool import EnginePool, usable_cpus
+from voiceprint_nb.service.app import Policy, create_app
+from voiceprint_nb.service.desk import CLOSE_WAIT_S, IN_FLIGHT, MAX_WAITING, Desk
+from voiceprint_nb.service.media import MediaStore
+from voiceprint_nb.service.meter import Meter
+from voiceprint_nb.service.outside import plain_client
+
+if TYPE_CHECKING:
+    import httpx
+
+_CLIPS_PER_THREAD = 16  # what one thread decodes and embeds at once
+
+
+@dataclass(frozen=True)
+class Works:
+    """What runs behind a service's routes."""
+
+    desk: Desk
+    pool: EnginePool
+
+    def close(self, timeout_s: float = CLOSE_WAIT_S) -> bool:
+        """Stop; waiting jobs stay on disk. Whether all that ran has ended in time."""
+        all_ended = self.desk.close(timeout_s)
+        self.pool.close(wait=all_ended)
+        return all_ended
+
+
+def assemble(
+    folder: Path,
+    policy: Policy,
+    *,
+    recipe: str = "robust",
+    threads: int | None = None,
+    max_waiting: int = MAX_WAITING,
+    new_client: Callable[[], httpx.AsyncClient] = plain_client,
+    meter: Meter | None = None,
+) -> tuple[Starlette, Works]:
+    """Start a service in a folder of its own; its routes, and what its owner must close.
+
+    Parameters
+    ----------
+    folder : Path
+        Jobs, media and downloads; made with mode 0700 if it is not there.
+    policy : Policy
+        Who may what.
+    recipe : str
+        Feature recipe of the engine.
+    threads : int, optional
+        Engine threads; by default what the machine has.
+    max_waiting : int
+        Accepted jobs that have not ended, at most.
+    new_client : callable
+        Makes the HTTP client for linked clips and webhooks.
+    meter : Meter, optional
+        Counts what happens.
+    """
+    model = fingerprint(recipe)
+    pool = EnginePool(partial(Embedder, recipe=recipe), threads=threads)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        media = MediaStore(folder / "media")
+        desk = Desk(
+            folder,
+            pool,
+            media,
+            voiceprint=partial(voiceprint_text, fingerprint=model),
+            webhook_secret=policy.door.webhook_secret,
+            plain_webhooks=policy.plain_webhooks,
+            max_waiting=max_waiting,
+            in_flight=max(IN_FLIGHT, _CLIPS_PER_THREAD * (threads or usable_cpus())),
+            new_client=new_client,
+            meter=meter,
+        )
+    except BaseException:
+        pool.close()
+        raise
+    return create_app(desk, media, policy), Works(desk, pool)

@@ -1,0 +1,70 @@
+"""The clerk: one thread that owns everything that changes while jobs run.
+
+Others leave notes; the clerk reads all notes that lie there, then takes a turn at its duties.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+Note = Callable[[], None]
+
+
+class Clerk:
+    """A thread that waits for notes, and for the moment of which its last turn told.
+
+    Parameters
+    ----------
+    turn : callable
+        Does what is to do; returns the seconds until it must run again without a note, or None.
+    is_done : callable
+        Asked after each turn: whether the thread ends.
+    at_end : callable
+        Runs last on the thread, whatever ended it.
+    """
+
+    def __init__(
+        self, turn: Callable[[], float | None], *, is_done: Callable[[], bool], at_end: Callable[[], None]
+    ) -> None:
+        self._turn, self._is_done, self._at_end = turn, is_done, at_end
+        self._inbox: queue.SimpleQueue[Note | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="voiceprint-clerk", daemon=True)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread works."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin, with a turn."""
+        self._thread.start()
+
+    def note(self, note: Note | None = None) -> None:
+        """Leave a note, from any thread; without one, only wake the clerk."""
+        self._inbox.put(note)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread's end; whether it came in time."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            wait_s: float | None = 0.0
+            while not self._is_done():
+                for note in self._notes(wait_s):
+                    note()
+                wait_s = self._turn()
+        finally:
+            self._at_end()
+
+    def _notes(self, wait_s: float | None) -> list[Note]:
+        try:
+            notes = [self._inbox.get(timeout=wait_s)]
+        except queue.Empty:
+            return []
+        while not self._inbox.empty():
+            notes.append(self._inbox.get())
+        return [note for note in notes if note is not None]

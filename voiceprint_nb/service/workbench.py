@@ -1,0 +1,221 @@
+"""The work on jobs: fetch, decode, embed, end; all of it on the clerk's thread.
+
+Jobs that wait are rows of the table and nothing else; only a few dozen are in memory or have a file.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint_nb.contract import CANCELED, CREATED, FAILED, RUNNING, SUCCEEDED
+from voiceprint_nb.errors import RowError
+from voiceprint_nb.service.clips import failure_text, load_clip
+from voiceprint_nb.service.jobs import Change, JobTable, WaitingJob
+from voiceprint_nb.service.media import MediaStore
+from voiceprint_nb.service.meter import Meter
+from voiceprint_nb.service.outside import Outside
+
+_log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What the desk asks of the engine: decode in a worker thread, then embed."""
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of work so far, of all threads."""
+        ...
+
+    def submit(self, load: Callable[[], NDArray[np.float32]]) -> Future[NDArray[np.float32]]:
+        """Queue one clip; what `load` raises becomes the future's exception."""
+        ...
+
+
+@dataclass
+class _Flight:
+    """A job that is being worked on: its present step, its end at the latest, its downloaded file."""
+
+    job: WaitingJob
+    step: Future[Any]
+    until_s: float
+    file: Path | None = None
+
+
+class Workbench:
+    """The jobs in work, a bounded number at once.
+
+    Parameters
+    ----------
+    table : JobTable
+        Where waiting jobs come from and results go.
+    engine : Engine
+        Decodes and embeds.
+    media : MediaStore
+        Where ``media://`` keys lie.
+    outside : Outside
+        Downloads linked clips.
+    downloads : Path
+        Folder for them; emptied first.
+    voiceprint : callable
+        Text of an embedding.
+    clock : callable
+        Unix time in seconds.
+    timer : callable
+        Seconds for deadlines: a clock that is set, or a machine that slept, ends no job.
+    note : callable
+        Leaves a note for the clerk, from any thread.
+    in_flight : int
+        Jobs in memory at once.
+    deadline_s : float
+        A job that takes longer is canceled.
+    meter : Meter
+        Counts ended jobs.
+    """
+
+    def __init__(
+        self,
+        table: JobTable,
+        engine: Engine,
+        media: MediaStore,
+        outside: Outside,
+        *,
+        downloads: Path,
+        voiceprint: Callable[[NDArray[np.float32]], str],
+        clock: Callable[[], float],
+        timer: Callable[[], float] = time.monotonic,
+        note: Callable[[Callable[[], None]], None],
+        in_flight: int,
+        deadline_s: float,
+        meter: Meter,
+    ) -> None:
+        shutil.rmtree(downloads, ignore_errors=True)
+        downloads.mkdir(mode=0o700)
+        self._table, self._engine, self._media, self._outside = table, engine, media, outside
+        self._downloads, self._voiceprint, self._clock, self._timer = downloads, voiceprint, clock, timer
+        self._note, self._in_flight, self._deadline_s, self._meter = note, in_flight, deadline_s, meter
+        self._flights: dict[int, _Flight] = {}
+        self._changes: list[Change] = []  # not yet stored
+        self._ended = 0  # of them, how many end a job
+        self._taken_seq = 0
+        self._metered_s = engine.busy_s
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in work."""
+        return not self._flights
+
+    def take(self) -> bool:
+        """Start waiting jobs in the order of arrival, up to the bound; whether there was any."""
+        free = self._in_flight - len(self._flights)
+        jobs = self._table.waiting(after_seq=self._taken_seq, limit=free) if free > 0 else []
+        for job in jobs:
+            self._taken_seq = job.seq
+            self._changes.append(Change(job.seq, RUNNING, self._now_ms()))
+            if job.url.startswith("media://"):
+                self._embed(job, self._media.path(job.team, job.url))
+            elif job.url.startswith("file://"):
+                self._embed(job, Path(url2pathname(urlsplit(job.url).path)))
+            else:
+                self._fetch(job)
+        return bool(jobs)
+
+    def store(self) -> int:
+        """Put what changed on disk; how many jobs have ended."""
+        if not self._changes:
+            return 0
+        self._table.write(self._changes)
+        ended, self._ended = self._ended, 0
+        self._changes.clear()
+        return ended
+
+    def stop_overdue(self) -> float | None:
+        """Cancel jobs that take too long; seconds until the next could be."""
+        now_s = self._timer()
+        for flight in [each for each in self._flights.values() if each.until_s <= now_s]:
+            flight.step.cancel()
+            self._end(flight.job.seq, CANCELED, f"Stopped: the work took longer than {self._deadline_s:g} s")
+        return min((each.until_s - now_s for each in self._flights.values()), default=None)
+
+    def cancel_waiting(self, seqs: list[int], reason: str) -> None:
+        """End jobs on which nobody works."""
+        for seq in seqs:
+            if seq not in self._flights:
+                self._end(seq, CANCELED, reason)
+
+    def give_back(self) -> None:
+        """Let go of what can be: steps that have not begun are canceled, and their jobs wait again."""
+        for flight in self._flights.values():
+            flight.step.cancel()
+
+    # --- the steps of a job -----------------------------------------------------------------------------
+
+    def _fetch(self, job: WaitingJob) -> None:
+        target = self._downloads / str(job.seq)
+        self._begin(job, self._outside.fetch(job.url, target), self._fetched, file=target)
+
+    def _fetched(self, flight: _Flight) -> None:
+        if flight.file is None:
+            raise RuntimeError("a fetched clip has a file")
+        self._embed(flight.job, flight.file)
+
+    def _embed(self, job: WaitingJob, path: Path) -> None:
+        self._begin(job, self._engine.submit(functools.partial(load_clip, path)), self._embedded)
+
+    def _embedded(self, flight: _Flight) -> None:
+        self._end(flight.job.seq, SUCCEEDED, self._voiceprint(flight.step.result()))
+
+    def _begin(
+        self, job: WaitingJob, step: Future[Any], then: Callable[[_Flight], None], file: Path | None = None
+    ) -> None:
+        flight = self._flights.setdefault(job.seq, _Flight(job, step, self._timer() + self._deadline_s, file))
+        flight.step = step
+        step.add_done_callback(lambda _: self._note(functools.partial(self._stepped, flight, step, then)))
+
+    def _stepped(self, flight: _Flight, step: Future[Any], then: Callable[[_Flight], None]) -> None:
+        seq = flight.job.seq
+        if self._flights.get(seq) is not flight:
+            return  # it was stopped meanwhile
+        if step.cancelled():
+            self._changes.append(Change(seq, CREATED, self._now_ms()))
+            self._land(seq)
+        elif error := step.exception():
+            if not isinstance(error, RowError):
+                _log.error(
+                    "job failed by a fault of the service", exc_info=error, extra={"job": flight.job.id}
+                )
+            self._end(seq, FAILED, failure_text(error))
+        else:
+            then(flight)
+
+    def _end(self, seq: int, status: str, text: str) -> None:
+        """The one place where a job's result is made; `text` is the voiceprint or the error."""
+        output = {"voiceprint" if status == SUCCEEDED else "error": text}
+        self._changes.append(Change(seq, status, self._now_ms(), json.dumps(output)))
+        self._ended += 1
+        _log.info("job ended", extra={"seq": seq, "status": status})
+        busy_s = self._engine.busy_s
+        self._meter.job_ended(status, engine_s=busy_s - self._metered_s)
+        self._metered_s = busy_s
+        self._land(seq)
+
+    def _land(self, seq: int) -> None:
+        flight = self._flights.pop(seq, None)
+        if flight is not None and flight.file is not None:
+            flight.file.unlink(missing_ok=True)
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
