@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from starlette.applications import Starlette
 
-from voiceprint_nb.service.app import MAX_JSON_BYTES, Policy, create_app
+from voiceprint_nb.service.app import Policy, create_app
 from voiceprint_nb.service.desk import Desk
 from voiceprint_nb.service.keys import PERMISSIONS, KeyRing, OpenDoor
 from voiceprint_nb.service.local import LocalService
 from voiceprint_nb.service.media import MediaStore
+from voiceprint_nb.service.reading import MAX_JSON_BYTES
 
 Session = Callable[[httpx.AsyncClient], Awaitable[Any]]
 UNKNOWN_ID = "3c8a89a5-dcc6-4edb-a75d-ffd64739674d"

@@ -26,8 +26,9 @@ from voiceprint_nb.engine.embedder import fingerprint, vector_of, voiceprint_tex
 from voiceprint_nb.engine.pool import EnginePool
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.service.desk import Desk, DeskFull
-from voiceprint_nb.service.jobs import Change, JobTable, timestamp
+from voiceprint_nb.service.jobs import JobTable
 from voiceprint_nb.service.media import MediaStore
+from voiceprint_nb.service.records import Change, timestamp
 
 WAIT_S = 30.0
 TEAM = "default"

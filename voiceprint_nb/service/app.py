@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
-import re
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from voiceprint_nb.contract import (
     DEFAULT_PAGE_ITEMS,
     JOB_PATH,
-    JOB_STATUSES,
     JOBS_PATH,
     MAX_PAGE_ITEMS,
     MEDIA_INPUT_PATH,
@@ -29,27 +22,20 @@ from voiceprint_nb.contract import (
     OLD_JOBS_PATH,
     TEST_PATH,
     VOICEPRINT_PATH,
-    ApiError,
-    FieldError,
-    InvalidRequest,
     MediaRequest,
     MediaTicket,
     VoiceprintRequest,
 )
 from voiceprint_nb.service.description import DESCRIPTION_PATH, HEALTH_PATH, METRICS_PATH, describe
-from voiceprint_nb.service.desk import Desk, DeskFull
+from voiceprint_nb.service.desk import Desk
 from voiceprint_nb.service.keys import METRICS_PERMISSION, Caller, Door, OpenDoor
 from voiceprint_nb.service.limits import RateLimits
-from voiceprint_nb.service.media import MEDIA_LINK_PATH, BadLink, MediaStore, MediaTooLarge
+from voiceprint_nb.service.media import MEDIA_LINK_PATH, MediaStore
+from voiceprint_nb.service.reading import Query, json_body, pieces, refuse_announced
+from voiceprint_nb.service.refusals import HANDLERS
 
-MAX_JSON_BYTES = 2 * 1024 * 1024
-BUSY_RETRY_S = 1
-BODY_QUIET_S = 20.0
-MAX_BODY_S = 1800.0
 MAX_SKIP = 2**53  # what every JSON reader counts exactly
 
-_JSON_TYPE = re.compile(r"application/(json|[a-z0-9.!#$&^_-]+\+json)", re.IGNORECASE)
-_log = logging.getLogger(__name__)
 
 _WRITE, _READ = "write", "read"  # which limit counts a request
 
@@ -88,7 +74,7 @@ class Policy:
 def create_app(desk: Desk, media: MediaStore, policy: Policy | None = None) -> Starlette:
     """Build the ASGI application; desk and media stay the caller's to close."""
     routes = _Routes(desk, media, policy or Policy())
-    app = Starlette(routes=routes.table(), exception_handlers=_HANDLERS)
+    app = Starlette(routes=routes.table(), exception_handlers=HANDLERS)
     app.router.redirect_slashes = False  # unknown paths answer 404
     return app
 
@@ -125,18 +111,18 @@ class _Routes:
         return JSONResponse({"status": "OK", "message": "Test connection successful"})
 
     async def media_input(self, request: Request, caller: Caller) -> Response:
-        key = MediaRequest.from_wire(await _json_body(request)).url
+        key = MediaRequest.from_wire(await json_body(request)).url
         return self._ticket("PUT", caller.team, key, request)
 
     async def media_output(self, request: Request, caller: Caller) -> Response:
-        key = MediaRequest.from_wire(await _json_body(request)).url
+        key = MediaRequest.from_wire(await json_body(request)).url
         if not self._media.path(caller.team, key).exists():
             raise HTTPException(404)
         return self._ticket("GET", caller.team, key, request)
 
     async def voiceprint(self, request: Request, caller: Caller) -> Response:
         job = VoiceprintRequest.from_wire(
-            await _json_body(request), files=self._policy.files, plain_webhooks=self._policy.plain_webhooks
+            await json_body(request), files=self._policy.files, plain_webhooks=self._policy.plain_webhooks
         )
         return JSONResponse(self._desk.submit(caller.team, job).to_wire())
 
@@ -147,14 +133,14 @@ class _Routes:
         return JSONResponse(job.to_wire())
 
     async def jobs(self, request: Request, caller: Caller) -> Response:
-        query = _Query(request)
+        query = Query(request)
         limit = query.whole("limit", 1, MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS)
         cursor, status = query.uuid("cursor"), query.status()
         query.refuse_faults()
         return JSONResponse(self._desk.page(caller.team, limit, cursor=cursor, status=status).to_wire())
 
     async def old_jobs(self, request: Request, caller: Caller) -> Response:
-        query = _Query(request)
+        query = Query(request)
         take = query.whole("take", 1, MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS)
         skip, status = query.whole("skip", 0, MAX_SKIP, 0), query.status()
         query.refuse_faults()
@@ -166,8 +152,8 @@ class _Routes:
         method = "PUT" if request.method == "PUT" else "GET"
         team, key = self._media.opened(method, request.path_params["token"])
         if method == "PUT":
-            _refuse_announced(request, self._media.max_bytes)
-            await self._media.write(team, key, _pieces(request))
+            refuse_announced(request, self._media.max_bytes)
+            await self._media.write(team, key, pieces(request))
             return Response()
         path = self._media.path(team, key)
         if not path.exists():
@@ -233,145 +219,3 @@ class _Routes:
         if not allowance.allowed:
             raise HTTPException(429, headers=allowance.headers())
         return allowance.headers()
-
-
-# --- reading requests -----------------------------------------------------------------------------------
-
-
-async def _json_body(request: Request) -> object:
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip()
-    if not _JSON_TYPE.fullmatch(content_type):
-        raise HTTPException(415)
-    _refuse_announced(request, MAX_JSON_BYTES)
-    body = bytearray()
-    async for piece in _pieces(request):
-        body += piece
-        if len(body) > MAX_JSON_BYTES:
-            raise HTTPException(413)
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):  # malformed, not UTF-8, or nested without end
-        raise InvalidRequest(FieldError("body", "Malformed JSON")) from None
-
-
-async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes; a sender that falls silent, or never ends, is answered 408."""
-    pieces, until_s = aiter(request.stream()), time.monotonic() + MAX_BODY_S
-    while True:
-        try:
-            async with asyncio.timeout(min(BODY_QUIET_S, until_s - time.monotonic())):
-                piece = await anext(pieces, None)
-        except TimeoutError:
-            raise HTTPException(408, headers={"Connection": "close"}) from None
-        if piece is None:
-            return
-        yield piece
-
-
-def _refuse_announced(request: Request, max_bytes: int) -> None:
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
-        raise HTTPException(413)
-
-
-class _Query:
-    """Query parameters, with what is wrong about them."""
-
-    def __init__(self, request: Request) -> None:
-        self._values, self._errors = request.query_params, list[FieldError]()
-
-    def whole(self, name: str, least: int, most: int, default: int) -> int:
-        text = self._values.get(name)
-        if text is None:
-            return default
-        if re.fullmatch("[0-9]{1,16}", text) and least <= int(text) <= most:
-            return int(text)
-        self._errors.append(FieldError(name, f"Expected a whole number from {least} to {most}"))
-        return default
-
-    def uuid(self, name: str) -> str | None:
-        text = self._values.get(name)
-        if text is None or re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text, re.IGNORECASE):
-            return text and text.lower()
-        self._errors.append(FieldError(name, "Expected a UUID"))
-        return None
-
-    def status(self) -> str | None:
-        text = self._values.get("status")
-        if text is not None and text not in JOB_STATUSES:
-            self._errors.append(FieldError("status", f"Expected one of {', '.join(JOB_STATUSES)}"))
-        return text
-
-    def refuse_faults(self) -> None:
-        if self._errors:
-            raise InvalidRequest(*self._errors)
-
-
-# --- error answers --------------------------------------------------------------------------------------
-
-_MESSAGES = {
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not found",
-    405: "Method not allowed",
-    408: "Request timeout",
-    413: "Payload too large",
-    415: "Unsupported media type",
-    429: "Too many requests",
-    500: "Internal server error",
-}
-
-
-def _refusal(request: Request, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    error = ApiError(str(uuid.uuid4()), _MESSAGES.get(status, "Request refused"))
-    return JSONResponse(error.to_wire(), status, _told(request) | dict(headers or {}))
-
-
-def _told(request: Request) -> dict[str, str]:
-    """The headers about the limit, if the request was counted."""
-    return getattr(request.state, "told", None) or {}
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise TypeError(type(error))
-    return _refusal(request, error.status_code, error.headers)
-
-
-async def _on_invalid_request(request: Request, error: Exception) -> Response:
-    if not isinstance(error, InvalidRequest):
-        raise TypeError(type(error))
-    return JSONResponse(error.to_wire(), 400, _told(request))
-
-
-async def _on_desk_full(request: Request, error: Exception) -> Response:
-    return _refusal(request, 429, {"Retry-After": str(BUSY_RETRY_S)})
-
-
-async def _on_bad_link(request: Request, error: Exception) -> Response:
-    return _refusal(request, 403)
-
-
-async def _on_media_too_large(request: Request, error: Exception) -> Response:
-    return _refusal(request, 413)
-
-
-async def _on_disconnect(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # nobody reads it
-
-
-async def _on_fault(request: Request, error: Exception) -> Response:
-    answer_id = str(uuid.uuid4())
-    _log.error("fault of the service, request %s", answer_id, exc_info=error)
-    return JSONResponse(ApiError(answer_id, _MESSAGES[500]).to_wire(), 500, _told(request))
-
-
-_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
-    HTTPException: _on_http_exception,
-    InvalidRequest: _on_invalid_request,
-    DeskFull: _on_desk_full,
-    BadLink: _on_bad_link,
-    MediaTooLarge: _on_media_too_large,
-    ClientDisconnect: _on_disconnect,
-    Exception: _on_fault,
-}

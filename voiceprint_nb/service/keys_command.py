@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from voiceprint_nb.service.jobs import timestamp
 from voiceprint_nb.service.keys import ALL_PERMISSIONS, DEFAULT_TEAM, KEYS_FILE_NAME, PERMISSIONS, KeyRing
+from voiceprint_nb.service.records import timestamp
 from voiceprint_nb.settings import default_data_dir
 
 

@@ -22,9 +22,10 @@ from voiceprint_nb.contract import (
 )
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.fetching import USER_AGENT, veil
-from voiceprint_nb.service.jobs import Delivery, JobTable
+from voiceprint_nb.service.jobs import JobTable
 from voiceprint_nb.service.meter import Meter
 from voiceprint_nb.service.outside import Outside
+from voiceprint_nb.service.records import Delivery
 
 if TYPE_CHECKING:
     import httpx

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from voiceprint_nb.contract import CANCELED, CREATED, FAILED, RUNNING, SUCCEEDED
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.service.clips import failure_text, load_clip
-from voiceprint_nb.service.jobs import Change, JobTable, WaitingJob
+from voiceprint_nb.service.jobs import JobTable
 from voiceprint_nb.service.media import MediaStore
 from voiceprint_nb.service.meter import Meter
 from voiceprint_nb.service.outside import Outside
+from voiceprint_nb.service.records import Change, WaitingJob
 
 _log = logging.getLogger(__name__)
 

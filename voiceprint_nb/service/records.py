@@ -1,0 +1,127 @@
+"""What the job table holds, as values."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from voiceprint_nb.contract import OUTPUT_LIFE_S, SUCCEEDED, Job, JobListItem, WebhookEvent
+
+
+@dataclass(frozen=True)
+class WaitingJob:
+    """What the work on a job needs.
+
+    Parameters
+    ----------
+    seq : int
+        Position in the order of arrival.
+    id : str
+        As callers know it.
+    team : str
+        Whose it is.
+    url : str
+        Where its audio lies; may be a signed link.
+    """
+
+    seq: int
+    id: str
+    team: str
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StoredJob:
+    """One row as readers see it; ``output`` is JSON text."""
+
+    id: str
+    status: str
+    created_ms: int
+    updated_ms: int
+    output: str | None = field(default=None, repr=False)
+
+    def to_job(self, *, now_ms: int) -> Job:
+        """The job as callers read it: its output is there during 24 h after its end."""
+        output = json.loads(self.output) if self.output is not None and self._is_fresh(now_ms) else None
+        return Job(self.id, self.status, timestamp(self.created_ms), timestamp(self.updated_ms), output)
+
+    def to_item(self) -> JobListItem:
+        """The job as an item of a list."""
+        return JobListItem(self.id, self.status, timestamp(self.created_ms))
+
+    def to_event(self, *, now_ms: int, status_only: bool) -> WebhookEvent:
+        """The job's end as its webhook tells it."""
+        told = self.output is not None and self.status == SUCCEEDED and self._is_fresh(now_ms)
+        output = json.loads(self.output or "") if told and not status_only else None
+        return WebhookEvent(self.id, self.status, output)
+
+    def _is_fresh(self, now_ms: int) -> bool:
+        return now_ms - self.updated_ms <= OUTPUT_LIFE_S * 1000
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A webhook that is due.
+
+    Parameters
+    ----------
+    seq : int
+        Of its job.
+    attempt : int
+        0 for the first, then the number of the retry.
+    reason : str or None
+        Why the attempt before failed.
+    team : str
+        Whose secret signs it.
+    url : str
+        Where it goes.
+    event : WebhookEvent
+        What it says.
+    """
+
+    seq: int
+    attempt: int
+    reason: str | None
+    team: str
+    url: str = field(repr=False)
+    event: WebhookEvent = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A job's new status; the link goes away with the first final one, which alone has an output."""
+
+    seq: int
+    status: str
+    at_ms: int
+    output: str | None = field(default=None, repr=False)
+
+
+def job_id_at(unix_ms: int, nth: int = 0) -> str:
+    """A UUID of version 7 (RFC 9562): sorts by time, so any id is a position in a list.
+
+    Parameters
+    ----------
+    unix_ms : int
+        When the job arrives.
+    nth : int
+        Its number among those of this millisecond, at most 4095.
+
+    >>> job_id_at(1763469434750, 3)[:18]
+    '019a96f8-1f7e-7003'
+    """
+    variant = 0b10 << 62
+    return str(uuid.UUID(int=unix_ms << 80 | 7 << 76 | nth << 64 | variant | secrets.randbits(62)))
+
+
+def timestamp(unix_ms: int) -> str:
+    """ISO 8601 text in UTC with milliseconds and ``Z``.
+
+    >>> timestamp(1763469434750)
+    '2025-11-18T12:37:14.750Z'
+    """
+    seconds, rest_ms = divmod(unix_ms, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest_ms:03d}Z"
