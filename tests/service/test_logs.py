@@ -34,6 +34,7 @@ from voiceprint_nb.service.logs import AccessLog, configure, without_secrets
         ("GET /media/eyJ.9f-_ failed", "GET /media/<token> failed"),
         ("GET /media/eyJ%2E9f", "GET /media/<token>"),
         ("POST /v1/media/input", "POST /v1/media/input"),
+        ("PUT /media/{token}", "PUT /media/{token}"),
         ("https://example.com", "https://example.com/"),
         ("from HTTPS://a-b.example.com:8443/x/y?sig=1#f on", "from HTTPS://a-b.example.com:8443/ on"),
         ("http://user:pass@10.0.0.1/x http://[::1]:80/y", "http://10.0.0.1/ http://[::1]:80/"),

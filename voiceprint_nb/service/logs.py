@@ -22,7 +22,7 @@ _SECRETS = (
     (re.compile(r"\bbearer\s+[^\s\"',;]+", re.I), "Bearer <key>"),
     (re.compile(r"vpnb_[\w-]+"), "<key>"),
     (re.compile(r"whsec_[\w+/=-]+"), "<webhook secret>"),
-    (re.compile(r"(?<!/v1)/media/\S+"), "/media/<token>"),
+    (re.compile(r"(?<!/v1)/media/[^\s{]\S*"), "/media/<token>"),
     (re.compile(r"[\w+/=-]{201,}", re.A), "<base64>"),
 )
 _FIELDS = {"levelname": "level", "name": "logger", "message": "event", "exc_info": "exception"}
