@@ -62,9 +62,9 @@ SUCCEEDED, FAILED, CANCELED = "succeeded", "failed", "canceled"
 JOB_STATUSES = (PENDING, CREATED, RUNNING, SUCCEEDED, FAILED, CANCELED)
 TERMINAL_STATUSES = frozenset({SUCCEEDED, FAILED, CANCELED})
 
-_MEDIA_KEY = re.compile(r"media://[a-zA-Z0-9\-_./]+")
-_JOB_URL = re.compile(r"(https?|media)://[!-~]+")
-_WEBHOOK_URL = re.compile(r"https?://[!-~]+")
+MEDIA_KEY_PATTERN = re.compile(r"media://[a-zA-Z0-9\-_./]+")
+JOB_URL_PATTERN = re.compile(r"(https?|media)://[!-~]+")
+WEBHOOK_PATTERN = re.compile(r"https?://[!-~]+")
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 _UNIX_TIME_FROM = 1_000_000_000.0  # a larger X-RateLimit-Reset is Unix time, anything else is seconds
 
@@ -184,12 +184,12 @@ class VoiceprintRequest:
 
 def is_media_key(url: str) -> bool:
     """Whether the contract allows this text as a ``media://`` key."""
-    return len(url) <= MAX_MEDIA_KEY_CHARS and _MEDIA_KEY.fullmatch(url) is not None
+    return len(url) <= MAX_MEDIA_KEY_CHARS and MEDIA_KEY_PATTERN.fullmatch(url) is not None
 
 
 def is_job_url(url: str) -> bool:
     """Whether the contract allows this text as the ``url`` of a job."""
-    return len(url) <= MAX_URL_CHARS and _JOB_URL.fullmatch(url) is not None
+    return len(url) <= MAX_URL_CHARS and JOB_URL_PATTERN.fullmatch(url) is not None
 
 
 def is_file_url(url: str) -> bool:
@@ -199,7 +199,7 @@ def is_file_url(url: str) -> bool:
 
 def is_webhook_url(url: str) -> bool:
     """Whether the contract allows this text as the ``webhook`` of a job."""
-    return len(url) <= MAX_WEBHOOK_CHARS and _WEBHOOK_URL.fullmatch(url) is not None
+    return len(url) <= MAX_WEBHOOK_CHARS and WEBHOOK_PATTERN.fullmatch(url) is not None
 
 
 # --- answers --------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from voiceprint_nb.service.app import Policy, create_app
 from voiceprint_nb.service.desk import Desk
 from voiceprint_nb.service.keys import PERMISSIONS, KeyRing, OpenDoor
+from voiceprint_nb.service.limits import RateLimits
 from voiceprint_nb.service.local import LocalService
 from voiceprint_nb.service.media import MediaStore
 from voiceprint_nb.service.reading import MAX_JSON_BYTES
@@ -451,3 +452,225 @@ def test_bad_list_queries(quiet: Any, query: str, field: str) -> None:
     answer = quiet().talk(lambda client: client.get(f"/v2/jobs?{query}"))
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+def test_the_older_list_takes_and_skips(quiet: Any, conforms: Any) -> None:
+    async def session(client: httpx.AsyncClient) -> None:
+        ids = [
+            (await client.post("/v1/voiceprint", json={"url": "media://a"})).json()["jobId"]
+            for _ in range(12)
+        ]
+        newest = ids[::-1]
+        answer = await client.get("/v1/jobs")
+        conforms(answer, "GET /v1/jobs")
+        assert ([item["id"] for item in answer.json()["items"]], answer.json()["total"]) == (newest[:10], 12)
+        for query, expected in (
+            ("take=3", newest[:3]),
+            ("take=3&skip=2", newest[2:5]),
+            ("skip=11", newest[11:]),
+            (f"skip={10**30}", []),
+        ):
+            items = (await client.get(f"/v1/jobs?{query}")).json()["items"]
+            assert [item["id"] for item in items] == expected
+        none = (await client.get("/v1/jobs?status=failed")).json()
+        assert none == {"items": [], "total": 0}
+        for query, field in (
+            ("take=0", "take"),
+            ("take=101", "take"),
+            ("skip=-1", "skip"),
+            ("status=x", "status"),
+        ):
+            refused = await client.get(f"/v1/jobs?{query}")
+            conforms(refused, "GET /v1/jobs")
+            assert [error["field"] for error in refused.json()["errors"]] == [field]
+
+    quiet().talk(session)
+
+
+def test_any_cursor_is_a_position(quiet: Any) -> None:
+    async def session(client: httpx.AsyncClient) -> list[int]:
+        for _ in range(3):
+            await client.post("/v1/voiceprint", json={"url": "media://a"})
+        cursors = [
+            "f" * 8 + "-ffff-4fff-bfff-" + "f" * 12,
+            UNKNOWN_ID.upper(),
+            "0" * 8 + "-0000-4000-8000-" + "0" * 12,
+        ]
+        return [len((await client.get(f"/v2/jobs?cursor={cursor}")).json()["items"]) for cursor in cursors]
+
+    assert quiet().talk(session) == [3, 3, 0]
+
+
+# --- teams, permissions, limits -------------------------------------------------------------------------
+
+
+def test_teams_see_neither_jobs_nor_media_of_each_other(quiet: Any) -> None:
+    app = quiet(keyed=True)
+    ours, same, theirs = app.key(team="ours"), app.key(team="ours"), app.key(team="theirs")
+
+    async def session(client: httpx.AsyncClient) -> None:
+        ticket = await client.post("/v1/media/input", json={"url": "media://a"}, headers=ours)
+        await client.put(ticket.json()["url"], content=b"ours")
+        job = (await client.post("/v1/voiceprint", json={"url": "media://a"}, headers=ours)).json()
+        for headers, n_jobs, status, output in (
+            (ours, 1, 200, 201),
+            (same, 1, 200, 201),
+            (theirs, 0, 404, 404),
+        ):
+            assert (await client.get(f"/v1/jobs/{job['jobId']}", headers=headers)).status_code == status
+            assert len((await client.get("/v2/jobs", headers=headers)).json()["items"]) == n_jobs
+            assert (await client.get("/v1/jobs", headers=headers)).json()["total"] == n_jobs
+            answer = await client.post("/v1/media/output", json={"url": "media://a"}, headers=headers)
+            assert answer.status_code == output
+        ticket = await client.post("/v1/media/input", json={"url": "media://a"}, headers=theirs)
+        await client.put(ticket.json()["url"], content=b"theirs")
+        link = (await client.post("/v1/media/output", json={"url": "media://a"}, headers=ours)).json()["url"]
+        assert (await client.get(link)).content == b"ours"
+
+    app.talk(session)
+
+
+OPERATIONS = {
+    "jobs:read": [("GET", f"/v1/jobs/{UNKNOWN_ID}"), ("GET", "/v1/jobs"), ("GET", "/v2/jobs")],
+    "jobs:write": [("POST", "/v1/voiceprint")],
+    "media:read": [("POST", "/v1/media/output")],
+    "media:write": [("POST", "/v1/media/input")],
+    "metrics:read": [("GET", "/metrics")],
+}
+
+
+@pytest.mark.parametrize("permission", OPERATIONS)
+def test_a_key_may_do_what_it_was_made_for(quiet: Any, conforms: Any, permission: str) -> None:
+    app = quiet(keyed=True, policy={"metrics": lambda: (b"", "text/plain")})
+    headers = app.key(permission)
+
+    async def session(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/v1/test")).status_code == 200
+        for needed, calls in OPERATIONS.items():
+            for method, path in calls:
+                answer = await client.request(method, path, json={"url": "media://a"})
+                assert (answer.status_code == 403) == (needed != permission), (method, path)
+
+    app.talk(session, headers=headers)
+
+
+def test_limits_count_each_endpoint_for_the_team(quiet: Any, conforms: Any) -> None:
+    clock = [0.0]
+    limits = RateLimits(writes=2, reads=3, clock=lambda: clock[0])
+    app = quiet(keyed=True, policy={"limits": limits})
+    keys = [app.key(), app.key("jobs:read", "jobs:write")]
+    body = {"url": "media://a"}
+
+    async def session(client: httpx.AsyncClient) -> None:
+        answers = [await client.post("/v1/voiceprint", json=body, headers=key) for key in (*keys, keys[0])]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
+        assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {"2"}
+        assert answers[2].headers["retry-after"] == answers[2].headers["x-ratelimit-reset"] == "60"
+        conforms(answers[2], "POST /v1/voiceprint")
+        other = await client.get("/v2/jobs", headers=keys[0])
+        assert (other.headers["x-ratelimit-limit"], other.headers["x-ratelimit-remaining"]) == ("3", "2")
+        test = await client.get("/v1/test", headers=keys[0])
+        assert test.headers["x-ratelimit-limit"] == "2"
+        stranger = await client.post("/v1/voiceprint", json=body, headers=app.key(team="others"))
+        assert stranger.headers["x-ratelimit-remaining"] == "1"
+        clock[0] = 60.0
+        assert (await client.post("/v1/voiceprint", json=body, headers=keys[0])).status_code == 200
+
+    app.talk(session)
+
+
+def test_error_answers_tell_of_the_limit_too(quiet: Any) -> None:
+    async def session(client: httpx.AsyncClient) -> list[httpx.Response]:
+        json_type = {"Content-Type": "application/json"}
+        return [
+            await client.post("/v1/voiceprint", json={"url": "no"}),
+            await client.post("/v1/voiceprint", content=b"x"),
+            await client.post("/v1/voiceprint", content=b"{", headers=json_type),
+            await client.post("/v1/media/output", json={"url": "media://none"}),
+            await client.get(f"/v1/jobs/{UNKNOWN_ID}"),
+        ]
+
+    answers = quiet(policy={"limits": RateLimits()}).talk(session)
+    assert [answer.status_code for answer in answers] == [400, 415, 400, 404, 404]
+    remaining = [answer.headers["x-ratelimit-remaining"] for answer in answers]
+    assert remaining == ["99", "98", "97", "99", "299"]
+
+
+def test_strangers_use_up_no_limit(quiet: Any) -> None:
+    app = quiet(keyed=True, policy={"limits": RateLimits(writes=1)})
+    headers = app.key()
+
+    async def session(client: httpx.AsyncClient) -> int:
+        for _ in range(3):
+            refused = await client.get("/v1/test", headers={"Authorization": "Bearer vpnb_guess"})
+            assert refused.status_code == 401
+            assert "x-ratelimit-limit" not in refused.headers
+        return (await client.get("/v1/test", headers=headers)).status_code
+
+    assert app.talk(session) == 200
+
+
+# --- presigned links ------------------------------------------------------------------------------------
+
+
+def test_downloads_by_range(quiet: Any) -> None:
+    data = bytes(range(256)) * 40
+
+    async def session(client: httpx.AsyncClient) -> None:
+        await upload(client, "media://a", data)
+        answer = await client.post("/v1/media/output", json={"url": "media://a"})
+        assert answer.status_code == 201
+        link = answer.json()["url"]
+        whole = await client.get(link)
+        assert (whole.status_code, whole.content) == (200, data)
+        assert whole.headers["accept-ranges"] == "bytes"
+        assert whole.headers["cache-control"] == "private, no-store"
+        assert whole.headers["content-type"] == "application/octet-stream"
+        head = await client.head(link)
+        assert (head.headers["content-length"], head.content) == (str(len(data)), b"")
+        for span, part in (("0-41", data[:42]), ("-100", data[-100:]), ("10000-", data[10000:])):
+            answer = await client.get(link, headers={"Range": f"bytes={span}"})
+            assert (answer.status_code, answer.content) == (206, part)
+            assert answer.headers["content-range"].endswith(f"/{len(data)}")
+        beyond = await client.get(link, headers={"Range": "bytes=999999-"})
+        assert beyond.status_code == 416
+        assert (await client.put(link, content=b"x")).status_code == 403
+
+    quiet().talk(session)
+
+
+def test_links_name_the_public_address(quiet: Any) -> None:
+    body = {"url": "media://a"}
+    answer = quiet(policy={"public_url": "https://voices.example/api"}).talk(
+        lambda client: client.post("/v1/media/input", json=body)
+    )
+    assert answer.json()["url"].startswith("https://voices.example/api/media/")
+
+
+# --- for operators --------------------------------------------------------------------------------------
+
+
+def test_health_tells_when_work_has_stopped(quiet: Any) -> None:
+    app = quiet()
+    assert app.talk(lambda client: client.get("/health")).json() == {"status": "ok"}
+    app.desk.close()
+    down = app.talk(lambda client: client.get("/health"))
+    assert (down.status_code, down.json()) == (503, {"status": "down"})
+
+
+def test_the_description_is_of_these_routes(quiet: Any) -> None:
+    app = quiet(keyed=True, policy={"metrics": lambda: (b"", "text/plain")})
+    described = app.talk(lambda client: client.get("/openapi.json")).json()["paths"]
+    declared = {(method.upper(), path) for path, item in described.items() for method in item}
+    routes = {
+        (method, route.path.replace("{job_id}", "{jobId}"))
+        for route in app.app.routes
+        for method in route.methods
+        if method != "HEAD" and route.path != "/media/{token}"
+    }
+    assert declared == routes
+
+
+def test_without_figures_there_is_no_such_path(quiet: Any) -> None:
+    assert quiet().talk(lambda client: client.get("/metrics")).status_code == 404

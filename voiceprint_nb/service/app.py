@@ -34,9 +34,6 @@ from voiceprint_nb.service.media import MEDIA_LINK_PATH, MediaStore
 from voiceprint_nb.service.reading import Query, json_body, pieces, refuse_announced
 from voiceprint_nb.service.refusals import HANDLERS
 
-MAX_SKIP = 2**53  # what every JSON reader counts exactly
-
-
 _WRITE, _READ = "write", "read"  # which limit counts a request
 
 Handler = Callable[[Request, Caller], Awaitable[Response]]
@@ -142,7 +139,7 @@ class _Routes:
     async def old_jobs(self, request: Request, caller: Caller) -> Response:
         query = Query(request)
         take = query.whole("take", 1, MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS)
-        skip, status = query.whole("skip", 0, MAX_SKIP, 0), query.status()
+        skip, status = query.whole("skip", 0, None, 0), query.status()
         query.refuse_faults()
         return JSONResponse(self._desk.slice(caller.team, take, skip=skip, status=status).to_wire())
 

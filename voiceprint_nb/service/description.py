@@ -109,7 +109,7 @@ def _sent(where: str, name: str, schema: Json, description: str, *, required: bo
 # --- operations -----------------------------------------------------------------------------------------
 
 _WRITES, _READS = 0, 1  # positions in the pair of limits
-_COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}  # what every JSON reader counts exactly
+_COUNT = {"type": "integer", "minimum": 0}
 _RATE_HEADERS = {
     "X-RateLimit-Limit": "Requests that one window of time allows.",
     "X-RateLimit-Remaining": "Requests that are left in this window.",
@@ -266,18 +266,18 @@ def _event_headers() -> Json:
 
 
 def _requests(plain_webhooks: bool) -> Json:
-    webhook = contract._WEBHOOK_URL.pattern
+    webhook = contract.WEBHOOK_PATTERN.pattern
     key = _text(
         "A name for the clip, `media://` and what you like; other teams do not see it.",
         minLength=len("media://") + 1,
         maxLength=contract.MAX_MEDIA_KEY_CHARS,
-        pattern=f"^{contract._MEDIA_KEY.pattern}$",
+        pattern=f"^{contract.MEDIA_KEY_PATTERN.pattern}$",
     )
     clip = _text(
         "Link to the clip, which anybody may follow, or the name of an upload.",
         minLength=len("http://") + 1,
         maxLength=contract.MAX_URL_CHARS,
-        pattern=f"^{contract._JOB_URL.pattern}$",
+        pattern=f"^{contract.JOB_URL_PATTERN.pattern}$",
     )
     model = _text(
         "For clients of the hosted service: there is one engine here.",

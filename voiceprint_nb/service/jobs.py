@@ -50,6 +50,7 @@ ALTER TABLE jobs ADD COLUMN webhook TEXT;
 ALTER TABLE jobs ADD COLUMN webhook_status_only INTEGER NOT NULL DEFAULT 0;
 """
 _MAX_NTH = 4095
+_MOST_ROWS = 2**62  # SQLite counts in 64 bits
 _AFTER_EVERY_ID = "g"  # ids are hexadecimal
 _TERMINAL = tuple(sorted(TERMINAL_STATUSES))
 
@@ -137,7 +138,7 @@ class JobTable:
             *values,
             before or _AFTER_EVERY_ID,
             limit,
-            skip,
+            min(skip, _MOST_ROWS),
         )
         return [StoredJob(*row) for row in rows]
 

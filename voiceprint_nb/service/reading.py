@@ -64,14 +64,17 @@ class Query:
     def __init__(self, request: Request) -> None:
         self._values, self._errors = request.query_params, list[FieldError]()
 
-    def whole(self, name: str, least: int, most: int, default: int) -> int:
+    def whole(self, name: str, least: int, most: int | None, default: int) -> int:
         """A whole number within bounds."""
         text = self._values.get(name)
         if text is None:
             return default
-        if re.fullmatch("[0-9]{1,16}", text) and least <= int(text) <= most:
+        if re.fullmatch("[0-9]{1,1000}", text) and least <= int(text) <= (
+            int(text) if most is None else most
+        ):
             return int(text)
-        self._errors.append(FieldError(name, f"Expected a whole number from {least} to {most}"))
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        self._errors.append(FieldError(name, f"Expected a whole number {bounds}"))
         return default
 
     def uuid(self, name: str) -> str | None:

@@ -98,8 +98,8 @@ def _serve(folder: Path, ring: KeyRing, options: Options) -> int:
             new_client=partial(guarded_client, allowed_hosts=options.allow_host),
             meter=meter,
         )
-        logged = logs.AccessLog(app, meter)
-        server = _server(_checked_hosts(logged, options) if ring.is_empty else logged, options)
+        checked = _checked_hosts(app, options) if ring.is_empty else app
+        server = _server(logs.AccessLog(checked, meter), options)
         scheme = "https" if options.tls_cert else "http"
         host, port = listener.getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
@@ -115,7 +115,7 @@ def _run(server: uvicorn.Server, listener: socket.socket, works: Works, shutdown
     except KeyboardInterrupt:
         _log.info("interrupted")
     began_s = time.monotonic()
-    all_ended = works.close(shutdown_s)
+    all_ended = works.close(shutdown_s * 2 / 3)
     _log.info("stopped", extra={"all_ended": all_ended, "seconds": round(time.monotonic() - began_s, 1)})
     return 0
 
@@ -185,7 +185,7 @@ def _server(app: ASGIApp, options: Options) -> uvicorn.Server:
         forwarded_allow_ips=list(options.behind_proxy),
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, int(options.shutdown_s)),
+        timeout_graceful_shutdown=max(1, int(options.shutdown_s / 3)),  # the rest is for jobs
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,
