@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 MAX_CONNECTIONS = 1000
+MAX_PORT = 65_535
 KEEP_ALIVE_S = 75  # longer than the 60 s that proxies keep an idle connection: they close first
 MAX_HEADER_BYTES = 64 * 1024
 LOOPBACK_NAMES = ["localhost", "127.0.0.1", "[::1]"]
@@ -136,6 +137,8 @@ def _refuse_misfits(options: Options, *, has_keys: bool) -> None:
             raise UsageError(f"{str(path)!r} is not a file: name the PEM file.")
     if options.public_url is not None and not re.fullmatch(r"https?://[!-~]+", options.public_url):
         raise UsageError(f"{options.public_url!r} is no http or https address.")
+    if not 0 <= options.port <= MAX_PORT:
+        raise UsageError(f"--port needs a number from 0 to {MAX_PORT}.")
     at_least = {
         "--workers": (options.workers, 1),
         "--max-waiting": (options.max_waiting, 1),
@@ -201,10 +204,8 @@ def _listener(options: Options) -> socket.socket:
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
         return socket.create_server((options.host, options.port), family=family, backlog=MAX_CONNECTIONS)
-    except (OSError, OverflowError) as error:
-        raise UsageError(
-            f"{options.host}:{options.port} cannot be served: {getattr(error, 'strerror', None) or error}."
-        ) from error
+    except OSError as error:
+        raise UsageError(f"{options.host}:{options.port} cannot be served: {error.strerror}.") from error
 
 
 def _is_loopback(host: str) -> bool:

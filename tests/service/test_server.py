@@ -1,0 +1,306 @@
+"""The served service: its options, its start and its end, as an operator meets them."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.served import COMMAND, DEADLINE_S, Served, new_key, serving
+from voiceprint_nb.command import main
+from voiceprint_nb.contract import verify_webhook
+
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "samples" / "ada-1.wav"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("server") / "data", "--shutdown-s", "5") as served:
+        yield served
+
+
+def keyed(served: Served, **options: Any) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {served.key}"}
+    return httpx.Client(base_url=served.base_url, headers=headers, **options)
+
+
+def finished(client: httpx.Client, **body: Any) -> dict[str, Any]:
+    job_id = client.post("/v1/voiceprint", json=body).json()["jobId"]
+    deadline_s = time.monotonic() + DEADLINE_S
+    while (job := client.get(f"/v1/jobs/{job_id}").json())["status"] in ("created", "running"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    return dict(job)
+
+
+# --- what cannot be served ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--host", "0.0.0.0"], "make a key"),  # noqa: S104 - that it is refused
+        (["--host", "::"], "make a key"),
+        (["--host", "example.com"], "make a key"),
+        (["--tls-cert", "x.pem"], "both --tls-cert and --tls-key"),
+        (["--tls-cert", "x.pem", "--tls-key", "y.pem"], "'x.pem' is not a file"),
+        (["--public-url", "voices.example"], "no http or https address"),
+        (["--workers", "0"], "--workers needs a number of at least 1"),
+        (["--max-waiting", "-5"], "--max-waiting"),
+        (["--reads-per-minute", "-1"], "--reads-per-minute"),
+        (["--shutdown-s", "nan"], "--shutdown-s"),
+        (["--port", "99999"], "--port"),
+        (["--redeliver", "no-such-job"], "There is no webhook to send"),
+    ],
+)
+def test_what_cannot_be_served_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    assert main(["serve", "--data-dir", str(tmp_path / "data"), *options]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_address_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--data-dir", str(tmp_path), "--port", port]) == 2
+    assert f"127.0.0.1:{port} cannot be served" in capsys.readouterr().err
+
+
+def test_tls_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.pem").write_text("no certificate")
+    files = ["--tls-cert", str(tmp_path / "x.pem"), "--tls-key", str(tmp_path / "x.pem")]
+    assert main(["serve", "--data-dir", str(tmp_path / "data"), "--port", "0", *files]) == 2
+    assert "The TLS files cannot be used" in capsys.readouterr().err
+
+
+def test_one_service_a_folder(served: Served) -> None:
+    second = subprocess.run(
+        [*COMMAND, "serve", "--port", "0", "--data-dir", str(served.data_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert "Another service already works on this data folder" in second.stderr
+
+
+# --- who is let in --------------------------------------------------------------------------------------
+
+
+def test_keys_work_as_soon_as_they_are_made_until_they_are_revoked(served: Served) -> None:
+    def status(key: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.get(f"{served.base_url}/v2/jobs", headers=headers).status_code
+
+    folder = ["--data-dir", str(served.data_dir)]
+    key = new_key(served.data_dir, "--team", "new", "--permission", "jobs:read")
+    assert status(key) == 200
+    assert main(["keys", "list", *folder]) == 0
+    listed = subprocess.run([*COMMAND, "keys", "list", *folder], capture_output=True, text=True, check=True)
+    (line,) = [line for line in listed.stdout.splitlines() if " new " in line]
+    assert main(["keys", "revoke", line.split()[0], *folder]) == 0
+    assert status(key) == 401
+
+
+def test_hosted_limits_are_the_default(served: Served) -> None:
+    with keyed(served) as client:
+        told = {path: client.get(path).headers["x-ratelimit-limit"] for path in ("/v1/test", "/v2/jobs")}
+    assert told == {"/v1/test": "100", "/v2/jobs": "300"}
+
+
+def test_without_keys_only_names_of_this_machine_are_answered(tmp_path: Path) -> None:
+    with unkeyed(tmp_path / "data") as served:
+        for host, status in (
+            ("localhost", 200),
+            ("127.0.0.1:80", 200),
+            ("[::1]:9", 200),
+            ("evil.example", 400),
+        ):
+            assert httpx.get(f"{served}/v1/test", headers={"Host": host}).status_code == status, host
+
+
+def test_loopback_of_the_sixth_version(tmp_path: Path) -> None:
+    with unkeyed(tmp_path / "data", "--host", "::1") as served:
+        assert served.startswith("http://[::1]:")
+        assert httpx.get(f"{served}/v1/test").status_code == 200
+
+
+class unkeyed:  # noqa: N801 - used as a function
+    """A served instance without keys; its address."""
+
+    def __init__(self, data_dir: Path, *options: str) -> None:
+        command = [*COMMAND, "serve", "--port", "0", "--data-dir", str(data_dir), *options]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def __enter__(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().split()[2]
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.terminate()
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+
+# --- proxies and TLS ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "scheme"), [([], "http"), (["--behind-proxy", "127.0.0.1"], "https")])
+def test_forwarded_headers_count_only_from_named_proxies(
+    tmp_path: Path, options: list[str], scheme: str
+) -> None:
+    with serving(tmp_path / "data", *options) as served, keyed(served) as client:
+        headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "9.9.9.9", "Host": "voices.example"}
+        ticket = client.post("/v1/media/input", json={"url": "media://a"}, headers=headers)
+        assert ticket.json()["url"].startswith(f"{scheme}://voices.example/media/")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of its own for 127.0.0.1, and its key."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("the openssl program makes the certificate")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    files = ["-keyout", str(key), "-out", str(cert)]
+    subprocess.run([openssl, "req", *kind, *names, *files], check=True, capture_output=True)
+    return cert, key
+
+
+def test_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    with serving(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(key)) as served:
+        assert served.base_url.startswith("https://127.0.0.1:")
+        context = ssl.create_default_context(cafile=str(cert))
+        with keyed(served, verify=context) as client:
+            ticket = client.post("/v1/media/input", json={"url": "media://a"}).json()["url"]
+            assert ticket.startswith(served.base_url)
+            assert client.put(ticket, content=b"x").status_code == 200
+
+
+# --- start and end --------------------------------------------------------------------------------------
+
+
+def test_jobs_finish_in_order_or_at_the_next_start(tmp_path: Path) -> None:
+    data_dir, limits = tmp_path / "data", ("--writes-per-minute", "0", "--reads-per-minute", "0")
+    with serving(data_dir, *limits) as served, keyed(served) as client:
+        client.put(
+            client.post("/v1/media/input", json={"url": "media://a"}).json()["url"],
+            content=SAMPLE.read_bytes(),
+        )
+        ids = [client.post("/v1/voiceprint", json={"url": "media://a"}).json()["jobId"] for _ in range(24)]
+    with serving(data_dir, *limits, key=served.key) as again, keyed(again) as client:
+        prints = set()
+        for job_id in ids:
+            deadline_s = time.monotonic() + DEADLINE_S
+            while (job := client.get(f"/v1/jobs/{job_id}").json())["status"] != "succeeded":
+                assert job["status"] in ("created", "running")
+                assert time.monotonic() < deadline_s
+            prints.add(job["output"]["voiceprint"])
+    assert len(prints) == 1
+
+
+def test_logs_hold_neither_keys_nor_links_nor_voiceprints(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as served, keyed(served) as client:
+        link = client.post("/v1/media/input", json={"url": "media://a"}).json()["url"]
+        client.put(link, content=SAMPLE.read_bytes())
+        voiceprint = finished(client, url="media://a", webhook="https://127.0.0.1:1/hook?token=s3cret")[
+            "output"
+        ]["voiceprint"]
+        client.get("/v1/jobs/" + "x" * 50)
+    written = served.log.read_text()
+    lines = [json.loads(line) for line in written.splitlines()]
+    events = {line["event"] for line in lines}
+    assert {"request", "job ended", "webhook failed", "stopped"} <= events
+    for secret in (served.key, link.rpartition("/")[2], voiceprint, "s3cret", "xxxxx"):
+        assert secret not in written
+
+
+def test_figures_for_prometheus(served: Served) -> None:
+    with keyed(served) as client:
+        client.put(
+            client.post("/v1/media/input", json={"url": "media://m"}).json()["url"],
+            content=SAMPLE.read_bytes(),
+        )
+        finished(client, url="media://m")
+        assert client.get("/metrics").status_code == 403
+    key = new_key(served.data_dir, "--permission", "metrics:read")
+    text = httpx.get(f"{served.base_url}/metrics", headers={"Authorization": f"Bearer {key}"}).text
+    figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(figures['voiceprint_nb_jobs{status="succeeded"}']) >= 1
+    assert float(figures['voiceprint_nb_jobs_ended_total{status="succeeded"}']) >= 1
+    assert float(figures["voiceprint_nb_engine_seconds_total"]) > 0
+    assert float(figures["voiceprint_nb_queue_jobs"]) == 0
+
+
+# --- a webhook once more --------------------------------------------------------------------------------
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Keeps what it is sent."""
+
+    events: list[tuple[dict[str, str], bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.events.append(({key.lower(): value for key, value in self.headers.items()}, body))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
+    events: list[tuple[dict[str, str], bytes]] = []
+    handler = type("Handler", (Receiver,), {"events": events})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/hook", events
+        server.shutdown()
+
+
+def test_redeliver_sends_the_event_again_whether_served_or_not(
+    tmp_path: Path, receiver: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, events = receiver
+    data_dir, allowed = tmp_path / "data", ("--plain-webhooks", "--allow-host", "127.0.0.1")
+    with serving(data_dir, *allowed) as served, keyed(served) as client:
+        job = finished(client, url="media://nothing", webhook=url)
+        again = [*COMMAND, "serve", "--data-dir", str(data_dir), "--redeliver", job["jobId"], *allowed]
+        done = subprocess.run(again, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "Delivered.\n")
+    assert main(["serve", "--data-dir", str(data_dir), "--redeliver", job["jobId"], *allowed]) == 0
+    assert main(["keys", "secret", "--data-dir", str(data_dir)]) == 0
+    secret = capsys.readouterr().out.splitlines()[-1]
+    assert len(events) >= 2
+    for headers, body in events:
+        stamp = headers["x-request-timestamp"]
+        verify_webhook(secret, stamp, headers["x-signature"], body, now_unix_s=time.time())
+        assert json.loads(body) == {"jobId": job["jobId"], "status": "failed"}
+        assert "x-retry-num" not in headers
+
+
+def test_redelivery_obeys_the_rules_of_addresses(tmp_path: Path, receiver: Any, capsys: Any) -> None:
+    url, events = receiver
+    data_dir = tmp_path / "data"
+    with serving(data_dir, "--plain-webhooks") as served, keyed(served) as client:
+        job = finished(client, url="media://nothing", webhook=url)
+    assert main(["serve", "--data-dir", str(data_dir), "--redeliver", job["jobId"], "--plain-webhooks"]) == 1
+    assert "Not delivered: connection_failed" in capsys.readouterr().out
+    assert events == []
