@@ -7,7 +7,7 @@ PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-chec
 demo: .venv/demo
 	.venv/bin/python -m tools.demo
 
-test: .venv/test lint
+test: .venv/test tests/node_modules lint
 	.venv/bin/python -m pytest -n auto
 
 lint: .venv/test
@@ -34,5 +34,9 @@ bench: .venv/test
 	$(PIP_INSTALL) --editable '.[test]'
 	@touch $@
 
+tests/node_modules: tests/package.json tests/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix tests --ignore-scripts --no-audit --no-fund --silent && touch $@; \
+	  else echo "Without npm the tests against Prism are skipped."; fi
+
 clean:
-	rm -rf .venv demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv tests/node_modules demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

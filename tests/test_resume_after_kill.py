@@ -69,6 +69,7 @@ async def logged(scope, receive, send):
 
 
 listener = socket.create_server(("127.0.0.1", 0))
+listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 print(listener.getsockname()[1], flush=True)
 uvicorn.Server(uvicorn.Config(logged, log_level="error", lifespan="off")).run(sockets=[listener])
 """

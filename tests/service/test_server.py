@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import shutil
@@ -16,10 +17,13 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from tests.served import COMMAND, DEADLINE_S, Served, new_key, serving
 from voiceprint_nb.command import main
 from voiceprint_nb.contract import verify_webhook
+from voiceprint_nb.service import server
+from voiceprint_nb.service.patience import protocol
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "samples" / "ada-1.wav"
 
@@ -53,6 +57,7 @@ def finished(client: httpx.Client, **body: Any) -> dict[str, Any]:
         (["--host", "0.0.0.0"], "make a key"),  # noqa: S104 - that it is refused
         (["--host", "::"], "make a key"),
         (["--host", "example.com"], "make a key"),
+        (["--behind-proxy", "127.0.0.1"], "A proxy lets others in"),
         (["--tls-cert", "x.pem"], "both --tls-cert and --tls-key"),
         (["--tls-cert", "x.pem", "--tls-key", "y.pem"], "'x.pem' is not a file"),
         (["--public-url", "voices.example"], "no http or https address"),
@@ -61,6 +66,7 @@ def finished(client: httpx.Client, **body: Any) -> dict[str, Any]:
         (["--reads-per-minute", "-1"], "--reads-per-minute"),
         (["--shutdown-s", "nan"], "--shutdown-s"),
         (["--port", "99999"], "--port"),
+        *((["--allow-host", name], "without scheme and port") for name in ("https://a", "a:443", "*.a", "")),
         (["--redeliver", "no-such-job"], "There is no webhook to send"),
     ],
 )
@@ -94,6 +100,11 @@ def test_one_service_a_folder(served: Served) -> None:
     )
     assert second.returncode == 2
     assert "Another service already works on this data folder" in second.stderr
+
+
+def test_answers_do_not_wait_to_be_acknowledged() -> None:
+    with server._listener(server.Options(port=0)) as listener:
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # --- who is let in --------------------------------------------------------------------------------------
@@ -154,6 +165,35 @@ class unkeyed:  # noqa: N801 - used as a function
         self._process.terminate()
         self._process.communicate()
         assert self._process.returncode == 0
+
+
+def test_who_never_ends_the_headers_is_hung_up_on() -> None:
+    async def talk() -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        config = uvicorn.Config(app, port=0, http=protocol(0.05), ws="none", lifespan="off", log_config=None)
+        config.load()
+        impatient = uvicorn.Server(config)
+        impatient.lifespan = config.lifespan_class(config)
+        await impatient.startup()
+        port = impatient.servers[0].sockets[0].getsockname()[1]
+        async with asyncio.timeout(DEADLINE_S):
+            for first, then in (
+                (b"", b""),
+                (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HTTP/1.1\r\nX-Slow:"),
+            ):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                if first:
+                    writer.write(first)
+                    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+                writer.write(then)
+                assert await reader.read() == b""  # nothing more, until the server hangs up
+                writer.close()
+        await impatient.shutdown()
+
+    asyncio.run(talk())
 
 
 # --- proxies and TLS ------------------------------------------------------------------------------------
