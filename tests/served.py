@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from voiceprint_nb.command import main
 
 COMMAND = (sys.executable, "-m", "voiceprint_nb")
 DEADLINE_S = 30.0
@@ -55,8 +58,10 @@ def serving(data_dir: Path, *options: str, key: str | None = None) -> Iterator[S
 
 def new_key(data_dir: Path, *options: str) -> str:
     """A new key of the service with this folder."""
-    command = [*COMMAND, "keys", "add", "--data-dir", str(data_dir), *options]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    told = io.StringIO()
+    with redirect_stdout(told):
+        assert main(["keys", "add", "--data-dir", str(data_dir), *options]) == 0
+    return told.getvalue().strip()
 
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,16 @@ import pytest
 import soundfile
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
+from tests.shared_contract import contract_path
 from voiceprint_nb.service.local import LocalService
 
 Clip = Callable[..., Path]
 
 
-def _contract_path() -> Path:
-    named = os.environ.get("VOICEPRINT_NB_CONTRACT")
-    root = Path(__file__).resolve().parents[2]
-    return Path(named) if named else root.parent / "shared" / "contract" / "openapi.json"
-
-
 @pytest.fixture(scope="session")
 def conforms() -> Callable[[httpx.Response, str], None]:
     """Checks an answer against what the contract declares for an operation and status."""
-    path = _contract_path()
+    path = contract_path()
     if not path.exists():
         pytest.skip("the contract file is not at hand")
     document = json.loads(path.read_text())

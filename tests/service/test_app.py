@@ -295,6 +295,7 @@ def test_unknown_and_forbidden_paths(quiet: Any, method: str, path: str, status:
     answer = quiet().talk(lambda client: client.request(method, path))
     assert answer.status_code == status
     assert set(answer.json()) == {"requestId", "message"}
+    assert ("no such operation" in answer.json()["message"]) == (status == 404 and "/jobs/" not in path)
     uuid.UUID(answer.json()["requestId"])
     assert ("allow" in answer.headers) == (status == 405)
 
@@ -550,6 +551,8 @@ def test_a_key_may_do_what_it_was_made_for(quiet: Any, conforms: Any, permission
             for method, path in calls:
                 answer = await client.request(method, path, json={"url": "media://a"})
                 assert (answer.status_code == 403) == (needed != permission), (method, path)
+                if needed != permission:
+                    assert answer.json()["message"] == f"Forbidden: the key lacks the permission {needed}"
 
     app.talk(session, headers=headers)
 

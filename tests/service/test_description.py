@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openapi_schema_validator import OAS30Validator
 
-from tests.service.conftest import _contract_path
+from tests.shared_contract import contract_path
 from voiceprint_nb.contract import InvalidRequest, MediaRequest, VoiceprintRequest
 from voiceprint_nb.service.description import describe
 
@@ -54,9 +54,9 @@ def resolved(node: Json, document: Json) -> Json:
 @pytest.fixture(scope="module")
 def contract() -> Json:
     """The contract's document, without what only the hosted service has."""
-    if not _contract_path().exists():
+    if not contract_path().exists():
         pytest.skip("the contract file is not at hand")
-    document: Json = json.loads(_contract_path().read_text())
+    document: Json = json.loads(contract_path().read_text())
     for operation in operations(document):
         del operation["responses"]["402"]  # nothing is paid here
     del document["paths"]["/v1/test"]["get"]["responses"]["403"]  # it takes no permission

@@ -200,7 +200,7 @@ class _Routes:
             request.state.team = caller.team
             request.state.told = told = self._count(caller, path, counted) if counted else {}
             if permission is not None and permission not in caller.permissions:
-                raise HTTPException(403)
+                raise HTTPException(403, f"the key lacks the permission {permission}")
             answer = await handler(request, caller)
             answer.headers.update(told)
             return answer

@@ -32,8 +32,10 @@ _MESSAGES = {
 }
 
 
-def _refusal(request: Request, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    error = ApiError(str(uuid.uuid4()), _MESSAGES.get(status, "Request refused"))
+def _refusal(
+    request: Request, status: int, headers: Mapping[str, str] | None = None, *, more: str = ""
+) -> JSONResponse:
+    error = ApiError(str(uuid.uuid4()), _MESSAGES.get(status, "Request refused") + more)
     return JSONResponse(error.to_wire(), status, _told(request) | dict(headers or {}))
 
 
@@ -45,7 +47,12 @@ def _told(request: Request) -> dict[str, str]:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise TypeError(type(error))
-    return _refusal(request, error.status_code, error.headers)
+    more = ""
+    if error.status_code == 404 and "endpoint" not in request.scope:
+        more = ": this service has no such operation, see /openapi.json"
+    elif error.status_code == 403:
+        more = f": {error.detail}"
+    return _refusal(request, error.status_code, error.headers, more=more)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
