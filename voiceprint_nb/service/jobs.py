@@ -1,57 +1,35 @@
-"""The job table: one SQLite file, one connection, one lock, short transactions.
-
-A second, empty file is locked for the life of the table, so two services never work on the same jobs, while
-an operator's command can still read them.
-"""
+"""The job table: one SQLite file, one connection, one lock, short transactions."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from voiceprint_nb.contract import CREATED, RUNNING, TERMINAL_STATUSES, VoiceprintRequest
-from voiceprint_nb.errors import UsageError
-from voiceprint_nb.service.records import Change, Delivery, StoredJob, WaitingJob, job_id_at
+from voiceprint_nb.service.records import Change, Delivery, StoredJob, WaitingJob, job_id_at, moment_of
+from voiceprint_nb.service.schema import claimed, opened
 
-_SCHEMA_VERSION = 2
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    status TEXT NOT NULL,
-    created_ms INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL,
-    url TEXT,
-    output TEXT,
-    team TEXT NOT NULL DEFAULT 'default',
-    webhook TEXT,
-    webhook_status_only INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS deliveries (
-    seq INTEGER PRIMARY KEY,
-    attempt INTEGER NOT NULL,
-    due_ms INTEGER NOT NULL,
-    reason TEXT
-);
-CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, seq);
-CREATE INDEX IF NOT EXISTS jobs_with_output ON jobs (updated_ms) WHERE output IS NOT NULL;
-CREATE INDEX IF NOT EXISTS jobs_by_team ON jobs (team, id);
-CREATE INDEX IF NOT EXISTS jobs_by_team_status ON jobs (team, status, id);
-CREATE INDEX IF NOT EXISTS deliveries_by_due ON deliveries (due_ms);
-"""
-_FROM_VERSION_1 = """
-ALTER TABLE jobs ADD COLUMN team TEXT NOT NULL DEFAULT 'default';
-ALTER TABLE jobs ADD COLUMN webhook TEXT;
-ALTER TABLE jobs ADD COLUMN webhook_status_only INTEGER NOT NULL DEFAULT 0;
-"""
 _MAX_NTH = 4095
 _MOST_ROWS = 2**62  # SQLite counts in 64 bits
-_AFTER_EVERY_ID = "g"  # ids are hexadecimal
+_DUE = """
+WITH RECURSIVE hosts (host) AS (
+    SELECT min(host) FROM deliveries
+    UNION ALL
+    SELECT (SELECT min(host) FROM deliveries WHERE host > hosts.host) FROM hosts WHERE host IS NOT NULL
+)
+SELECT seq, attempt, reason, team, webhook, webhook_status_only, id, status, created_ms, updated_ms, output
+FROM (
+    SELECT deliveries.* FROM hosts CROSS JOIN deliveries ON deliveries.seq IN (
+        SELECT seq FROM deliveries AS of_host WHERE of_host.host = hosts.host AND due_ms <= ?
+        ORDER BY due_ms, seq LIMIT ?
+    ) ORDER BY due_ms, seq LIMIT ?
+) CROSS JOIN jobs USING (seq)
+ORDER BY due_ms, seq
+"""  # one look into the index for each host, not one at each webhook that is due
 _TERMINAL = tuple(sorted(TERMINAL_STATUSES))
 
 
@@ -68,35 +46,20 @@ class JobTable:
     Raises
     ------
     UsageError
-        Another service works on the file, or a newer version wrote it.
+        Another service works on the file, a newer version wrote it, or it cannot be used.
     """
 
     def __init__(self, path: Path, *, alone: bool = True) -> None:
         self._mutex = threading.Lock()
-        self._last_id = (0, 0)
-        self._claim = _claimed(path.with_suffix(".lock")) if alone else None
-        _make_private(path)
-        self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        self._claim = claimed(path.with_suffix(".lock")) if alone else None
         try:
-            self._prepare()
+            self._connection = opened(path)
         except BaseException:
-            self.close()
+            if self._claim is not None:
+                self._claim.close()
             raise
-
-    def _prepare(self) -> None:
-        run = self._connection.execute
-        run("PRAGMA journal_mode=WAL")
-        run("PRAGMA synchronous=NORMAL")
-        run("PRAGMA secure_delete=ON")  # a deleted voiceprint is overwritten
-        (version,) = run("PRAGMA user_version").fetchone()
-        if version > _SCHEMA_VERSION:
-            raise UsageError(f"This data folder has format {version}: upgrade voiceprint_nb to use it.")
-        if version == _SCHEMA_VERSION:
-            return
-        steps = _FROM_VERSION_1 if version == 1 else ""
-        self._connection.executescript(
-            f"BEGIN IMMEDIATE; {steps} {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
-        )
+        last = self._read("SELECT id FROM jobs ORDER BY seq DESC LIMIT 1")
+        self._last_id = moment_of(last[0][0]) if last else (0, 0)
 
     def add(self, team: str, request: VoiceprintRequest, *, now_ms: int) -> str:
         """Store a new job; it is on disk when this returns its id."""
@@ -132,11 +95,12 @@ class JobTable:
     ) -> list[StoredJob]:
         """At most `limit` jobs of a team older than the id `before`, newest first, without output."""
         where, values = _of_team(team, status)
+        if before is not None:
+            where, values = f"{where} AND seq < ?", (*values, self._position(before))
         rows = self._read(
             "SELECT id, status, created_ms, updated_ms FROM jobs "  # noqa: S608 - constant texts
-            f"WHERE {where} AND id < ? ORDER BY id DESC LIMIT ? OFFSET ?",
+            f"WHERE {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
             *values,
-            before or _AFTER_EVERY_ID,
             limit,
             min(skip, _MOST_ROWS),
         )
@@ -191,22 +155,18 @@ class JobTable:
                 )
                 if ends:
                     run(
-                        "INSERT INTO deliveries (seq, attempt, due_ms) "
-                        "SELECT seq, 0, ? FROM jobs WHERE seq = ? AND webhook IS NOT NULL",
+                        "INSERT INTO deliveries (seq, attempt, due_ms, host) SELECT seq, 0, ?, "
+                        "host_of(webhook) FROM jobs WHERE seq = ? AND webhook IS NOT NULL",
                         (change.at_ms, change.seq),
                     )
 
     # --- webhooks ---------------------------------------------------------------------------------------
 
-    def due(self, *, now_ms: int, limit: int) -> list[Delivery]:
-        """The webhooks that are due longest."""
-        rows = self._read(
-            "SELECT seq, attempt, reason, team, webhook, webhook_status_only, id, status, created_ms, "
-            "updated_ms, output FROM deliveries JOIN jobs USING (seq) WHERE due_ms <= ? "
-            "ORDER BY due_ms LIMIT ?",
-            now_ms,
-            limit,
-        )
+    def due(self, *, now_ms: int, limit: int, per_host: int | None = None) -> list[Delivery]:
+        """The webhooks that are due longest, of each host at most `per_host`."""
+        if not self._read("SELECT 1 FROM deliveries WHERE due_ms <= ? LIMIT 1", now_ms):
+            return []
+        rows = self._read(_DUE, now_ms, per_host or limit, limit)
         return [
             Delivery(
                 seq, attempt, reason, team, url, StoredJob(*job).to_event(now_ms=now_ms, status_only=only)
@@ -234,9 +194,10 @@ class JobTable:
             )
 
     def settle(self, seq: int) -> None:
-        """A webhook was delivered, or is given up."""
+        """A webhook was delivered, or is given up; its address goes if the output has gone."""
         with self._writing() as run:
             run("DELETE FROM deliveries WHERE seq = ?", (seq,))
+            run("UPDATE jobs SET webhook = NULL WHERE seq = ? AND output IS NULL", (seq,))
 
     def redelivery(self, job_id: str, *, now_ms: int) -> Delivery | None:
         """The webhook of a job of any team that has ended, as a first attempt; None if there is none."""
@@ -264,9 +225,10 @@ class JobTable:
                 (outputs_before_ms,),
             )
             run(
-                "DELETE FROM jobs WHERE id < ? AND updated_ms < ? AND status IN (?, ?, ?) "
+                "DELETE FROM jobs WHERE seq < ifnull((SELECT seq FROM jobs WHERE created_ms >= ? "
+                "ORDER BY seq LIMIT 1), ?) AND updated_ms < ? AND status IN (?, ?, ?) "
                 "AND seq NOT IN (SELECT seq FROM deliveries)",
-                (job_id_at(records_before_ms), records_before_ms, *_TERMINAL),
+                (records_before_ms, _MOST_ROWS, records_before_ms, *_TERMINAL),
             )
         with self._mutex:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still held what is deleted
@@ -279,6 +241,13 @@ class JobTable:
             self._connection.close()
             if self._claim is not None:
                 self._claim.close()
+
+    def _position(self, job_id: str) -> int:
+        """Where a job stands in the order of arrival; of an unknown one, where it would stand."""
+        if rows := self._read("SELECT seq FROM jobs WHERE id = ?", job_id):
+            return int(rows[0][0])
+        rows = self._read("SELECT seq FROM jobs WHERE id < ? ORDER BY id DESC LIMIT 1", job_id)
+        return int(rows[0][0]) + 1 if rows else 0
 
     def _next_id(self, now_ms: int) -> str:
         """Later than every id before, also when the clock was set back."""
@@ -299,36 +268,12 @@ class JobTable:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite itself may have ended it
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
 
-def _claimed(path: Path) -> sqlite3.Connection:
-    """An empty SQLite file, locked until the connection is closed or its process ends."""
-    _make_private(path)
-    claim = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
-    try:
-        claim.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        claim.close()
-        if "locked" not in str(error):
-            raise
-        raise UsageError(
-            "Another service already works on this data folder: stop it, or name another folder."
-        ) from error
-    return claim
-
-
-def _make_private(path: Path) -> None:
-    """An empty file of mode 0600, which SQLite's side files take over.
-
-    One that is there is left alone: closing a second descriptor would drop the process's locks on it.
-    """
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-
-
-def _of_team(team: str, status: str | None) -> tuple[str, tuple[str, ...]]:
+def _of_team(team: str, status: str | None) -> tuple[str, tuple[object, ...]]:
     return ("team = ?", (team,)) if status is None else ("team = ? AND status = ?", (team, status))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
 
 from voiceprint_nb.contract import OUTPUT_LIFE_S, SUCCEEDED, Job, JobListItem, WebhookEvent
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class StoredJob:
 
     def to_job(self, *, now_ms: int) -> Job:
         """The job as callers read it: its output is there during 24 h after its end."""
-        output = json.loads(self.output) if self.output is not None and self._is_fresh(now_ms) else None
+        output = self._read_output() if self._is_fresh(now_ms) else None
         return Job(self.id, self.status, timestamp(self.created_ms), timestamp(self.updated_ms), output)
 
     def to_item(self) -> JobListItem:
@@ -54,9 +59,16 @@ class StoredJob:
 
     def to_event(self, *, now_ms: int, status_only: bool) -> WebhookEvent:
         """The job's end as its webhook tells it."""
-        told = self.output is not None and self.status == SUCCEEDED and self._is_fresh(now_ms)
-        output = json.loads(self.output or "") if told and not status_only else None
-        return WebhookEvent(self.id, self.status, output)
+        told = self.status == SUCCEEDED and self._is_fresh(now_ms) and not status_only
+        return WebhookEvent(self.id, self.status, self._read_output() if told else None)
+
+    def _read_output(self) -> dict[str, Any] | None:
+        try:
+            output = json.loads(self.output) if self.output is not None else None
+        except ValueError:
+            _log.error("the stored output of a job is damaged", extra={"job": self.id})
+            return None
+        return output if isinstance(output, dict) else None
 
     def _is_fresh(self, now_ms: int) -> bool:
         return now_ms - self.updated_ms <= OUTPUT_LIFE_S * 1000
@@ -89,6 +101,11 @@ class Delivery:
     url: str = field(repr=False)
     event: WebhookEvent = field(repr=False)
 
+    @property
+    def host(self) -> str:
+        """Where it goes, without what may be secret."""
+        return host_of(self.url)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -98,6 +115,18 @@ class Change:
     status: str
     at_ms: int
     output: str | None = field(default=None, repr=False)
+
+
+def host_of(url: str) -> str:
+    """The host of an address; empty if it has none.
+
+    >>> host_of("https://user:key@Clips.example:8443/a?b")
+    'clips.example'
+    """
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def job_id_at(unix_ms: int, nth: int = 0) -> str:
@@ -115,6 +144,19 @@ def job_id_at(unix_ms: int, nth: int = 0) -> str:
     """
     variant = 0b10 << 62
     return str(uuid.UUID(int=unix_ms << 80 | 7 << 76 | nth << 64 | variant | secrets.randbits(62)))
+
+
+def moment_of(job_id: str) -> tuple[int, int]:
+    """What `job_id_at` was told; (0, 0) of ids that it did not make.
+
+    >>> moment_of(job_id_at(1763469434750, 3))
+    (1763469434750, 3)
+    """
+    try:
+        number = uuid.UUID(job_id).int
+    except ValueError:
+        return 0, 0
+    return (number >> 80, number >> 64 & 0xFFF) if number >> 76 & 0xF == 7 else (0, 0)
 
 
 def timestamp(unix_ms: int) -> str:

@@ -1,0 +1,145 @@
+"""The file of the job table: who may open it, its format, and the way from older formats.
+
+A second, empty file is locked for the life of the table, so two services never work on the same jobs, while
+an operator's command can still read them.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from voiceprint_nb.errors import UsageError
+from voiceprint_nb.service.records import host_of
+
+FORMAT = 3
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    status TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    url TEXT,
+    output TEXT,
+    team TEXT NOT NULL DEFAULT 'default',
+    webhook TEXT,
+    webhook_status_only INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS deliveries (
+    seq INTEGER PRIMARY KEY,
+    attempt INTEGER NOT NULL,
+    due_ms INTEGER NOT NULL,
+    reason TEXT,
+    host TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, seq);
+CREATE INDEX IF NOT EXISTS jobs_with_output ON jobs (updated_ms) WHERE output IS NOT NULL;
+CREATE INDEX IF NOT EXISTS jobs_of_team ON jobs (team);
+CREATE INDEX IF NOT EXISTS jobs_of_team_by_status ON jobs (team, status);
+CREATE INDEX IF NOT EXISTS deliveries_by_due ON deliveries (due_ms);
+CREATE INDEX IF NOT EXISTS deliveries_by_host ON deliveries (host, due_ms)
+"""
+_UPGRADES = {
+    1: """
+ALTER TABLE jobs ADD COLUMN team TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE jobs ADD COLUMN webhook TEXT;
+ALTER TABLE jobs ADD COLUMN webhook_status_only INTEGER NOT NULL DEFAULT 0;
+""",
+    2: """
+DROP INDEX jobs_by_team;
+DROP INDEX jobs_by_team_status;
+ALTER TABLE deliveries ADD COLUMN host TEXT NOT NULL DEFAULT '';
+UPDATE deliveries
+SET host = coalesce((SELECT host_of(webhook) FROM jobs WHERE jobs.seq = deliveries.seq), '');
+""",
+}
+
+
+def claimed(path: Path) -> sqlite3.Connection:
+    """An empty SQLite file, locked until the connection is closed or its process ends.
+
+    Raises
+    ------
+    UsageError
+        Another service has locked it, or the folder cannot be used.
+    """
+    with _explained(path):
+        _make_private(path)
+        claim = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        try:
+            claim.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            claim.close()
+            if "locked" not in str(error):
+                raise
+            raise UsageError(
+                "Another service already works on this data folder: stop it, or name another folder."
+            ) from error
+    return claim
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    """The table's file, in the present format; its function ``host_of`` tells the host of an address.
+
+    Raises
+    ------
+    UsageError
+        A newer version wrote it, or it cannot be used.
+    """
+    with _explained(path):
+        _make_private(path)
+        connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    run = connection.execute
+    connection.create_function("host_of", 1, host_of, deterministic=True)
+    run("PRAGMA journal_mode=WAL")
+    run("PRAGMA synchronous=NORMAL")
+    run("PRAGMA secure_delete=ON")  # a deleted voiceprint is overwritten
+    if _format(connection) == FORMAT:
+        return
+    run("BEGIN IMMEDIATE")
+    found = _format(connection)  # another process may have been faster
+    if found > FORMAT:
+        raise UsageError(f"This data folder has format {found}: upgrade voiceprint_nb to use it.")
+    for statement in (_UPGRADES.get(found, "") + _SCHEMA).split(";"):
+        run(statement)
+    run(f"PRAGMA user_version={FORMAT}")
+    run("COMMIT")
+
+
+def _format(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _make_private(path: Path) -> None:
+    """An empty file of mode 0600, which SQLite's side files take over.
+
+    One that is there is left alone: closing a second descriptor would drop the process's locks on it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"{str(path)!r} cannot be used ({reason}): make room, allow writing, or name another folder."
+        ) from error
