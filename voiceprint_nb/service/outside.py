@@ -6,6 +6,7 @@ Clips are fetched and webhooks sent here, whatever loop the caller of the servic
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
     import httpx
 
 FETCH_TIMEOUT_S = 60.0
+FETCHES_AT_ONCE = 64  # fewer than a client's connections: the time of none runs while it waits for one
+
+_FINISH_S = 1.0
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Work = Callable[["httpx.AsyncClient"], Coroutine[Any, Any, T]]
 
 
 def plain_client() -> httpx.AsyncClient:
@@ -31,7 +37,7 @@ def plain_client() -> httpx.AsyncClient:
 
 
 class Outside:
-    """A thread for requests; it and its client start with the first one.
+    """A thread for requests; it and its clients start with the first ones.
 
     Parameters
     ----------
@@ -41,47 +47,64 @@ class Outside:
 
     def __init__(self, new_client: Callable[[], httpx.AsyncClient] = plain_client) -> None:
         self._new_client = new_client
-        self._client: httpx.AsyncClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._clients: dict[str, httpx.AsyncClient] = {}  # clips and the rest: neither waits for the other
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
+        self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
 
     def fetch(self, url: str, target: Path) -> Future[None]:
         """Start copying; the future ends with the file complete, or with a `RowError` and no file."""
 
         async def copy(client: httpx.AsyncClient) -> None:
-            await download(url, target, max_bytes=MAX_BYTES, timeout_s=FETCH_TIMEOUT_S, client=client)
+            async with self._slots:
+                await download(url, target, max_bytes=MAX_BYTES, timeout_s=FETCH_TIMEOUT_S, client=client)
 
-        return self.start(copy)
+        return self._begin("clips", copy)
 
-    def start(self, work: Callable[[httpx.AsyncClient], Coroutine[Any, Any, T]]) -> Future[T]:
-        """Run a coroutine function with the client."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._loop.run_forever, name="voiceprint-outside", daemon=True
-            )
-            self._thread.start()
-        return asyncio.run_coroutine_threadsafe(self._with_client(work), self._loop)
+    def start(self, work: Work[T]) -> Future[T]:
+        """Run a coroutine function with a client; the caller sees to it that few are at once."""
+        return self._begin("others", work)
 
-    async def _with_client(self, work: Callable[[httpx.AsyncClient], Coroutine[Any, Any, T]]) -> T:
-        if self._client is None:
-            self._client = self._new_client()
-        return await work(self._client)
+    def _begin(self, use: str, work: Work[T]) -> Future[T]:
+        if self._running is None:
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, name="voiceprint-outside", daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                loop.close()
+                raise
+            self._running = loop, thread
+        return asyncio.run_coroutine_threadsafe(self._with_client(use, work), self._running[0])
+
+    async def _with_client(self, use: str, work: Work[T]) -> T:
+        if use not in self._clients:
+            self._clients[use] = self._new_client()
+        return await work(self._clients[use])
 
     def close(self) -> None:
-        """End all requests and the thread."""
-        if self._loop is None or self._thread is None:
+        """End all requests and the thread; one that a request holds up is left to end with the process."""
+        if self._running is None:
             return
-        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._loop = self._thread = self._client = None
+        loop, thread = self._running
+        self._running = None
+        asyncio.run_coroutine_threadsafe(self._finish(), loop)
+        thread.join(5 * _FINISH_S)
+        if thread.is_alive():
+            _log.error("a request to the outside cannot be ended")
+        else:
+            loop.close()
 
     async def _finish(self) -> None:
-        running = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
+        try:
+            running = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running, timeout=_FINISH_S)
+            async with asyncio.timeout(_FINISH_S):
+                for client in self._clients.values():
+                    await client.aclose()
+        except Exception:
+            _log.exception("requests to the outside did not end in order")
+        finally:
+            asyncio.get_running_loop().stop()
