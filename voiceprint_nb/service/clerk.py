@@ -1,15 +1,21 @@
 """The clerk: one thread that owns everything that changes while jobs run.
 
-Others leave notes; the clerk reads all notes that lie there, then takes a turn at its duties.
+Others leave notes; the clerk reads all notes that lie there, then takes a turn at its duties. A fault ends
+neither: the turn is taken again after a pause, and until one succeeds the clerk says that it is not well.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
 
+PAUSES_S = (0.5, 60.0)  # after a first fault, and at most: each further one doubles it
+
 Note = Callable[[], None]
+
+_log = logging.getLogger(__name__)
 
 
 class Clerk:
@@ -30,12 +36,13 @@ class Clerk:
     ) -> None:
         self._turn, self._is_done, self._at_end = turn, is_done, at_end
         self._inbox: queue.SimpleQueue[Note | None] = queue.SimpleQueue()
+        self._pause_s = 0.0  # until a turn that failed is taken again
         self._thread = threading.Thread(target=self._work, name="voiceprint-clerk", daemon=True)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread works."""
-        return self._thread.is_alive()
+        """Whether the thread works, and its last turn did not fail."""
+        return self._thread.is_alive() and not self._pause_s
 
     def start(self) -> None:
         """Begin, with a turn."""
@@ -55,8 +62,8 @@ class Clerk:
             wait_s: float | None = 0.0
             while not self._is_done():
                 for note in self._notes(wait_s):
-                    note()
-                wait_s = self._turn()
+                    self._read(note)
+                wait_s = self._take_turn()
         finally:
             self._at_end()
 
@@ -68,3 +75,22 @@ class Clerk:
         while not self._inbox.empty():
             notes.append(self._inbox.get())
         return [note for note in notes if note is not None]
+
+    def _read(self, note: Note) -> None:
+        try:
+            note()
+        except Exception:
+            _log.exception("a step failed by a fault of the service")
+
+    def _take_turn(self) -> float | None:
+        first_s, most_s = PAUSES_S
+        try:
+            wait_s = self._turn()
+        except Exception:
+            _log.exception("jobs are not worked on")
+            self._pause_s = min(self._pause_s * 2, most_s) or first_s
+            return self._pause_s
+        if self._pause_s:
+            _log.warning("jobs are worked on again")
+            self._pause_s = 0.0
+        return wait_s

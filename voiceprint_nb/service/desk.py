@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -92,39 +93,43 @@ class Desk:
     ) -> None:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._table = JobTable(data_dir / "jobs.sqlite3")
-        media.discard_partial()
         self._media, self._clock, self._max_waiting = media, clock, max_waiting
         self._outside = Outside(new_client)
         self._clerk = Clerk(self._turn, is_done=self._is_done, at_end=self._end)
         meter = meter or NullMeter()
-        self._bench = Workbench(
-            self._table,
-            pool,
-            media,
-            self._outside,
-            downloads=data_dir / "downloads",
-            voiceprint=voiceprint,
-            timer=timer,
-            in_flight=in_flight,
-            deadline_s=deadline_s,
-            clock=clock,
-            note=self._clerk.note,
-            meter=meter,
-        )
-        self._deliveries = Deliveries(
-            self._table,
-            self._outside,
-            secret_of=webhook_secret,
-            plain=plain_webhooks,
-            clock=clock,
-            note=self._clerk.note,
-            meter=meter,
-        )
         self._quiet = threading.Condition()  # guards the count, tells when it is 0
-        self._open = self._table.reopen()
-        self._next_sweep_s = clock()
+        self._swept_s = -math.inf
         self._closing = False
-        self._clerk.start()
+        try:
+            media.discard_partial()
+            self._bench = Workbench(
+                self._table,
+                pool,
+                media,
+                self._outside,
+                downloads=data_dir / "downloads",
+                voiceprint=voiceprint,
+                timer=timer,
+                in_flight=in_flight,
+                deadline_s=deadline_s,
+                clock=clock,
+                note=self._clerk.note,
+                meter=meter,
+            )
+            self._deliveries = Deliveries(
+                self._table,
+                self._outside,
+                secret_of=webhook_secret,
+                plain=plain_webhooks,
+                clock=clock,
+                note=self._clerk.note,
+                meter=meter,
+            )
+            self._open = self._table.reopen()
+            self._clerk.start()
+        except BaseException:
+            self._table.close()
+            raise
 
     # --- for the routes ---------------------------------------------------------------------------------
 
@@ -201,6 +206,7 @@ class Desk:
 
     def _turn(self) -> float | None:
         waits_s = [self._bench.stop_overdue()]
+        self._store()
         if not self._closing:
             waits_s.append(self._sweep_in_time())
             self._store()  # what the sweep ended is not taken any more
@@ -220,8 +226,8 @@ class Desk:
     def _sweep_in_time(self) -> float:
         """Forget what is too old, once an hour; seconds until the next time."""
         now_s = self._clock()
-        if now_s >= self._next_sweep_s:
-            self._next_sweep_s = now_s + SWEEP_EVERY_S
+        if not 0 <= now_s - self._swept_s < SWEEP_EVERY_S:  # less than 0: the clock was set back
+            self._swept_s = now_s
             stale = self._table.waiting_since(int((now_s - _MAX_WAIT_S) * 1000), limit=_SWEPT_AT_ONCE)
             self._bench.cancel_waiting(stale, "Stopped: the job waited longer than its upload is kept")
             self._table.expire(
@@ -230,7 +236,7 @@ class Desk:
             )
             n_media = self._media.expire()
             _log.info("swept", extra={"canceled_jobs": len(stale), "deleted_uploads": n_media})
-        return self._next_sweep_s - now_s
+        return self._swept_s + SWEEP_EVERY_S - now_s
 
     def _begin_closing(self) -> None:
         self._closing = True
@@ -241,8 +247,10 @@ class Desk:
 
     def _end(self) -> None:
         self._closing = True
-        self._outside.close()
-        self._table.close()
+        try:
+            self._outside.close()
+        finally:
+            self._table.close()
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

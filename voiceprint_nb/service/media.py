@@ -7,9 +7,11 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ MEDIA_LINK_PATH = "/media/{token}"
 MEDIA_KEPT_S = 36 * 3600.0  # promised are 24 to 48 h: a job submitted in the last hour has time to be done
 
 _PIECE_BYTES = 1024 * 1024  # the event loop gets a turn between pieces
+_SECRET_BYTES = 32
+_log = logging.getLogger(__name__)
 
 
 class BadLink(Exception):
@@ -51,6 +55,7 @@ class MediaStore:
     ) -> None:
         self.max_bytes = max_bytes
         self._clock = clock
+        self._replacement = threading.Lock()
         self._objects = folder / "objects"
         self._incoming = folder / "incoming"
         for part in (folder, self._objects, self._incoming):
@@ -111,15 +116,23 @@ class MediaStore:
     def expire(self) -> int:
         """Delete what was uploaded too long ago; how many uploads."""
         before_s = self._clock() - MEDIA_KEPT_S
-        expired = [path for path in self._objects.iterdir() if path.stat().st_mtime < before_s]
-        for path in expired:
-            path.unlink()
-        return len(expired)
+        return sum(self._deleted_if_older(path, before_s) for path in self._objects.iterdir())
 
     def discard_partial(self) -> None:
         """Delete what interrupted uploads of an earlier service left."""
         for leftover in self._incoming.iterdir():
             leftover.unlink()
+
+    def _deleted_if_older(self, path: Path, than_s: float) -> bool:
+        try:
+            with self._replacement:  # what came just now under an old key stays
+                is_older = path.stat().st_mtime < than_s
+                if is_older:
+                    path.unlink()
+        except OSError as error:  # the others go all the same
+            _log.warning("an old upload cannot be deleted: %s", error.strerror)
+            return False
+        return is_older
 
     @contextmanager
     def _replacing(self, team: str, key: str) -> Iterator[BinaryIO]:
@@ -130,7 +143,8 @@ class MediaStore:
                 yield file
             now_s = self._clock()
             os.utime(temporary, (now_s, now_s))
-            temporary.replace(self.path(team, key))
+            with self._replacement:
+                temporary.replace(self.path(team, key))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -141,11 +155,11 @@ class MediaStore:
 
 def _kept_secret(path: Path) -> bytes:
     """The link secret of this folder: links outlive a restart."""
-    if path.exists():
-        return path.read_bytes()
-    secret = secrets.token_bytes(32)
+    if path.exists() and len(kept := path.read_bytes()) == _SECRET_BYTES:
+        return kept  # an empty one, left by a power cut, would sign for everybody
+    secret = secrets.token_bytes(_SECRET_BYTES)
     descriptor, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
     with os.fdopen(descriptor, "wb") as file:
         file.write(secret)
-    Path(name).replace(path)  # never half written: an empty secret would sign for everybody
+    Path(name).replace(path)
     return secret

@@ -126,12 +126,7 @@ class Workbench:
         for job in jobs:
             self._taken_seq = job.seq
             self._changes.append(Change(job.seq, RUNNING, self._now_ms()))
-            if job.url.startswith("media://"):
-                self._embed(job, self._media.path(job.team, job.url))
-            elif job.url.startswith("file://"):
-                self._embed(job, Path(url2pathname(urlsplit(job.url).path)))
-            else:
-                self._fetch(job)
+            self._try(job, functools.partial(self._start, job))
         return bool(jobs)
 
     def store(self) -> int:
@@ -164,6 +159,21 @@ class Workbench:
 
     # --- the steps of a job -----------------------------------------------------------------------------
 
+    def _start(self, job: WaitingJob) -> None:
+        if job.url.startswith("media://"):
+            self._embed(job, self._media.path(job.team, job.url))
+        elif job.url.startswith("file://"):
+            self._embed(job, Path(url2pathname(urlsplit(job.url).path)))
+        else:
+            self._fetch(job)
+
+    def _try(self, job: WaitingJob, step: Callable[[], None]) -> None:
+        """What goes wrong with one job ends that job and nothing else."""
+        try:
+            step()
+        except Exception as error:
+            self._fail(job, error)
+
     def _fetch(self, job: WaitingJob) -> None:
         target = self._downloads / str(job.seq)
         self._begin(job, self._outside.fetch(job.url, target), self._fetched, file=target)
@@ -194,13 +204,14 @@ class Workbench:
             self._changes.append(Change(seq, CREATED, self._now_ms()))
             self._land(seq)
         elif error := step.exception():
-            if not isinstance(error, RowError):
-                _log.error(
-                    "job failed by a fault of the service", exc_info=error, extra={"job": flight.job.id}
-                )
-            self._end(seq, FAILED, failure_text(error))
+            self._fail(flight.job, error)
         else:
-            then(flight)
+            self._try(flight.job, functools.partial(then, flight))
+
+    def _fail(self, job: WaitingJob, error: BaseException) -> None:
+        if not isinstance(error, RowError):
+            _log.error("job failed by a fault of the service", exc_info=error, extra={"job": job.id})
+        self._end(job.seq, FAILED, failure_text(error))
 
     def _end(self, seq: int, status: str, text: str) -> None:
         """The one place where a job's result is made; `text` is the voiceprint or the error."""
@@ -216,7 +227,10 @@ class Workbench:
     def _land(self, seq: int) -> None:
         flight = self._flights.pop(seq, None)
         if flight is not None and flight.file is not None:
-            flight.file.unlink(missing_ok=True)
+            try:
+                flight.file.unlink(missing_ok=True)
+            except OSError as error:  # the next start empties the folder
+                _log.warning("a fetched clip stays on disk: %s", error.strerror)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
