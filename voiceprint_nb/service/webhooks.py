@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import aclosing
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import httpx
 
 AT_ONCE = 64
+AT_ONCE_A_HOST = 8
 
 _LEASE_S = WEBHOOK_TIMEOUT_S + 5.0  # after a crash in the middle of an attempt, it is made again then
 _log = logging.getLogger(__name__)
@@ -138,7 +140,7 @@ class Deliveries:
     ) -> None:
         self._table, self._outside, self._secret_of, self._clock = table, outside, secret_of, clock
         self._note, self._plain, self._meter = note, plain, meter
-        self._out: set[int] = set()
+        self._out: dict[int, str] = {}  # job -> host, of attempts that are being made
 
     @property
     def are_out(self) -> bool:
@@ -148,25 +150,42 @@ class Deliveries:
     def turn(self) -> float | None:
         """Start what is due; seconds until more will be, if any is planned."""
         now_s = self._clock()
-        if free := AT_ONCE - len(self._out):
-            due = self._table.due(now_ms=int(now_s * 1000), limit=free)
-            fresh = [delivery for delivery in due if delivery.seq not in self._out]
-            self._table.postpone([each.seq for each in fresh], until_ms=int((now_s + _LEASE_S) * 1000))
-            for delivery in fresh:
+        if chosen := self._chosen(now_s):
+            self._table.postpone([each.seq for each in chosen], until_ms=int((now_s + _LEASE_S) * 1000))
+            for delivery in chosen:
                 self._send(delivery, now_s)
         next_ms = self._table.next_due_ms(after_ms=int(now_s * 1000))
         return None if next_ms is None else max(0.001, next_ms / 1000 - now_s)
 
+    def _chosen(self, now_s: float) -> list[Delivery]:
+        """Those due longest that have a free place: a host that never answers does not hold up the others."""
+        if len(self._out) >= AT_ONCE:
+            return []
+        due = self._table.due(now_ms=int(now_s * 1000), limit=AT_ONCE, per_host=AT_ONCE_A_HOST)
+        at_host, chosen = Counter(self._out.values()), []
+        for delivery in due:
+            is_free = at_host[delivery.host] < AT_ONCE_A_HOST and at_host.total() < AT_ONCE
+            if is_free and delivery.seq not in self._out:
+                at_host[delivery.host] += 1
+                chosen.append(delivery)
+        return chosen
+
     def _send(self, delivery: Delivery, now_s: float) -> None:
-        self._out.add(delivery.seq)
-        secret = self._secret_of(delivery.team)
-        step = self._outside.start(
-            functools.partial(deliver, delivery=delivery, secret=secret, now_unix_s=now_s, plain=self._plain)
-        )
+        self._out[delivery.seq] = delivery.host
+        try:
+            secret = self._secret_of(delivery.team)
+            step = self._outside.start(
+                functools.partial(
+                    deliver, delivery=delivery, secret=secret, now_unix_s=now_s, plain=self._plain
+                )
+            )
+        except Exception as error:
+            step = Future()
+            step.set_exception(error)
         step.add_done_callback(lambda ended: self._note(functools.partial(self._sent, delivery, ended)))
 
     def _sent(self, delivery: Delivery, step: Future[str | None]) -> None:
-        self._out.discard(delivery.seq)
+        self._out.pop(delivery.seq, None)
         if step.cancelled():
             return
         if error := step.exception():
