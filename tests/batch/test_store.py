@@ -281,3 +281,15 @@ def test_folder_without_permission_is_a_usage_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="ledger=False"):
         Ledger(tmp_path)
+
+
+def test_opening_a_ledger_twice_keeps_its_locks(tmp_path: Path) -> None:
+    """The locks of a process on a file end when it closes any descriptor of it; the log must survive that."""
+    with Ledger(tmp_path) as first:
+        assert first.claim("a")
+        with Ledger(tmp_path):
+            pass
+        read = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM jobs')"
+        subprocess.run([sys.executable, "-c", read, str(tmp_path / FILE_NAME)], check=True)
+        assert first.find("a") is not None
+        assert (tmp_path / f"{FILE_NAME}-wal").exists()

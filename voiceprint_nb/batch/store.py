@@ -7,6 +7,7 @@ and deleted values are overwritten.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import hmac
@@ -14,6 +15,7 @@ import json
 import os
 import secrets
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -109,13 +111,7 @@ class Ledger:
         if data_dir is not None and self.path is not None:
             try:
                 data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-                descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
-                with os.fdopen(descriptor):
-                    mode = self.path.stat().st_mode
-                    if (
-                        mode & 0o055 and not mode & 0o022
-                    ):  # read by others; one written by others stays marked
-                        self.path.chmod(0o600)
+                _make_private(self.path)
             except OSError as error:
                 raise UsageError(
                     f"The ledger cannot be written in {str(data_dir)!r} ({error.strerror}): choose another "
@@ -370,6 +366,24 @@ class Ledger:
             return True
         alive = _is_alive(owner)
         return self._clock() - claimed_at > _CLAIM_S if alive is None else not alive
+
+
+def _make_private(path: Path) -> None:
+    """A file of mode 0600 that is there afterwards.
+
+    One that is there is not opened: closing a second descriptor would drop all locks of this process on it,
+    and another process could take itself for the last user and delete the log of what is not in the file yet.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+        if mode & 0o055 and not mode & 0o022:  # read by others; one written by others stays marked
+            path.chmod(0o600)
 
 
 def request_key(*parts: str) -> str:
