@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import random
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voiceprint_nb.pacing import Pacer
+from voiceprint_nb.pacing import OwnTurns, Pacer
 
 EXAMPLES = settings(max_examples=60, deadline=None, database=None)
 
@@ -147,10 +148,10 @@ def test_without_a_limit_nobody_waits_until_one_is_learned() -> None:
         assert set(passed) == {1000.0}
         for nothing in (None, 0, -3):
             pacer.learn(nothing)
-        await pacer.slot()
         pacer.learn(6)
+        await pacer.slot()
         await timeline.run(*await _pass_through(pacer, timeline, [0.0] * 4, later := []))
-        assert [round(t - 1000) for t in later] == [0, 10, 20, 30]
+        assert [round(t - 1000) for t in later] == [10, 20, 30, 40]
 
     asyncio.run(main())
 
@@ -198,3 +199,65 @@ def test_after_a_rest_the_first_goes_at_once_and_the_rest_saves_nothing_up() -> 
         assert [round(t - 2000) for t in passed] == [0, 10, 20]
 
     asyncio.run(main())
+
+
+# --- several who share one limit ------------------------------------------------------------------------
+
+
+class Window:
+    """A service that counts in fixed windows, from the first request on, and tells what is left."""
+
+    def __init__(self, limit: int, timeline: Timeline) -> None:
+        self._limit, self._timeline = limit, timeline
+        self._start_s, self._used = float("-inf"), 0
+        self.refused = 0
+        self.answered: list[float] = []
+
+    def ask(self, pacer: Pacer) -> bool:
+        if self._timeline.now_s - self._start_s >= 60.0:
+            self._start_s, self._used = self._timeline.now_s, 0
+        left_s = math.ceil(60.0 - (self._timeline.now_s - self._start_s))
+        if self._used >= self._limit:
+            self.refused += 1
+            pacer.learn(self._limit, remaining=0, reset_s=left_s)
+            return False
+        self._used += 1
+        self.answered.append(self._timeline.now_s)
+        pacer.learn(self._limit, remaining=self._limit - self._used, reset_s=left_s)
+        return True
+
+
+def shared(n_clients: int, *, share: bool) -> Window:
+    """Clients, each with 150 requests, under one limit of 100 a minute."""
+
+    async def main() -> Window:
+        timeline = Timeline(oversleep_s=0.01)
+        window, turns = Window(100, timeline), OwnTurns(timeline.clock)
+
+        async def client(start_s: float) -> None:
+            await timeline.sleep(start_s)
+            own = turns if share else None
+            pacer = Pacer(per_window=100, turns=own, clock=timeline.clock, sleep=timeline.sleep)
+
+            async def request() -> None:
+                await pacer.slot()
+                while not window.ask(pacer):
+                    await pacer.slot()
+
+            await asyncio.gather(*(request() for _ in range(150)))
+
+        await timeline.run(*(asyncio.create_task(client(7.3 * number)) for number in range(n_clients)))
+        return window
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(("share", "most_refused"), [(True, 0.0), (False, 0.03)], ids=["turns", "strangers"])
+@pytest.mark.parametrize("n_clients", [1, 2, 4])
+def test_who_shares_a_limit_is_hardly_refused_and_uses_it_up(
+    n_clients: int, share: bool, most_refused: float
+) -> None:
+    window, n = shared(n_clients, share=share), 150 * n_clients
+    assert len(window.answered) == n
+    assert window.refused <= most_refused * n
+    assert window.answered[-1] - window.answered[0] < n / 100 * 60 * 1.03

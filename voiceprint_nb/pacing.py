@@ -5,19 +5,70 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+LONGEST_PAUSE_S = 120.0  # whatever a service asks for
 
 _MARGIN = 1.005  # requests that leave at an even pace arrive a little less evenly
-
 _NAP_S = 2.0  # who waits looks so often whether a new limit has brought the turn forward
+_ROUNDING_S = 1.0  # services tell whole seconds until the window's end, rounded up
+
+
+class Turns(Protocol):
+    """When a request may leave: one row of turns for everybody who shares it."""
+
+    def take(self, interval_s: float) -> float:
+        """Take the next turn if it has come, and let the one after follow later by the interval.
+
+        Returns
+        -------
+        float
+            Seconds until the turn comes; 0 if it was taken.
+        """
+
+    def pause(self, seconds: float) -> None:
+        """Let no turn come for so long."""
+
+
+class OwnTurns:
+    """Turns of one pacer alone.
+
+    Parameters
+    ----------
+    clock : callable
+        Monotonic seconds.
+
+    Examples
+    --------
+    >>> turns = OwnTurns(clock=lambda: 5.0)
+    >>> turns.take(0.6), round(turns.take(0.6), 1)
+    (0.0, 0.6)
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_at = float("-inf")
+
+    def take(self, interval_s: float) -> float:
+        """As `Turns` says."""
+        now = self._clock()
+        if self._next_at > now:
+            return self._next_at - now
+        self._next_at = now + interval_s
+        return 0.0
+
+    def pause(self, seconds: float) -> None:
+        """As `Turns` says."""
+        self._next_at = max(self._next_at, self._clock() + seconds)
 
 
 class Pacer:
     """Even pace for one group of endpoints, shared by everything that calls them.
 
-    Slots are spread over the window instead of let through in a burst: a burst of the whole limit at the
-    end of one window and the start of the next would be twice the limit within a minute. Those who wait
-    stand in a queue: their turns follow from the time of the first one's turn, so that a pause or a new
-    limit moves all of them and lets no burst through behind it.
+    Turns are spread over the window instead of let through in a burst: a burst of the whole limit at the
+    end of one window and the start of the next would be twice the limit within a minute. When the service
+    tells that less is left of the window than the pace would use, because others have the same account,
+    the pace follows what is left.
 
     Parameters
     ----------
@@ -25,6 +76,8 @@ class Pacer:
         Requests allowed in a window; None until the service tells a limit.
     window_s : float
         Length of the window in seconds.
+    turns : Turns, optional
+        Shared with other processes; by default its own.
     clock, sleep
         Monotonic seconds and an awaitable sleep; tests pass their own.
     """
@@ -34,48 +87,57 @@ class Pacer:
         *,
         per_window: int | None = None,
         window_s: float = 60.0,
+        turns: Turns | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._per_window = per_window
         self._window_s = window_s
+        self._own = OwnTurns(clock)
+        self._shared = turns
         self._clock = clock
         self._sleep = sleep
-        self._issued = 0  # numbers given out to callers
-        self._next = 0  # number of the first caller that has not had its turn
-        self._next_at = float("-inf")  # time of that turn
+        self._queue = asyncio.Lock()  # first come, first served
+        self._scarce_s, self._scarce_until = 0.0, float("-inf")
         self.waiting = 0
 
     async def slot(self) -> None:
         """Return when the next request may be sent."""
-        number = self._issued
-        self._issued += 1
-        if self._left_s(number) > 0:
-            self.waiting += 1
-            try:
-                while (left_s := self._left_s(number)) > 0:
+        if not self.waiting and not self._take():
+            return
+        self.waiting += 1
+        try:
+            async with self._queue:
+                while (left_s := self._take()) > 0:
                     await self._sleep(min(left_s, _NAP_S))
-            finally:
-                self.waiting -= 1
-        self._passed(number)
+        finally:
+            self.waiting -= 1
 
-    def learn(self, limit: int | None) -> None:
-        """Take over the limit that an answer's headers tell; it holds for those who wait, too."""
+    def learn(self, limit: int | None, *, remaining: int | None = None, reset_s: float | None = None) -> None:
+        """Take over what an answer tells of the limit and of its window; it holds for those who wait, too."""
         if limit and limit > 0:
             self._per_window = limit
+        if remaining is None or reset_s is None:
+            return
+        reset_s = min(reset_s, LONGEST_PAUSE_S)
+        if remaining <= 0:
+            self.pause(reset_s)
+        else:
+            self._scarce_s = max(0.0, reset_s - _ROUNDING_S) / remaining
+            self._scarce_until = self._clock() + reset_s
 
     def pause(self, seconds: float) -> None:
         """Let nobody through for so long: the service has said that it is too much."""
-        self._next_at = max(self._next_at, self._clock() + seconds)
+        for turns in (self._own, self._shared):
+            if turns is not None:
+                turns.pause(seconds)
+
+    def _take(self) -> float:
+        interval_s = self._interval_s()
+        if self._shared is None or not interval_s:  # without a limit there is nothing to share
+            return self._own.take(interval_s)
+        return self._shared.take(interval_s)
 
     def _interval_s(self) -> float:
-        return self._window_s / self._per_window * _MARGIN if self._per_window else 0.0
-
-    def _left_s(self, number: int) -> float:
-        return self._next_at + max(0, number - self._next) * self._interval_s() - self._clock()
-
-    def _passed(self, number: int) -> None:
-        ahead = max(0, number - self._next)  # callers that gave up have left a gap
-        turn_at = max(self._next_at + ahead * self._interval_s(), self._clock())
-        self._next_at = turn_at + self._interval_s()
-        self._next = max(self._next, number + 1)
+        even_s = self._window_s / self._per_window * _MARGIN if self._per_window else 0.0
+        return max(even_s, self._scarce_s) if self._clock() < self._scarce_until else even_s

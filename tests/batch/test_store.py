@@ -293,3 +293,21 @@ def test_opening_a_ledger_twice_keeps_its_locks(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", read, str(tmp_path / FILE_NAME)], check=True)
         assert first.find("a") is not None
         assert (tmp_path / f"{FILE_NAME}-wal").exists()
+
+
+# --- turns that kernels share ---------------------------------------------------------------------------
+
+
+def test_turns_are_shared_between_connections_and_survive_a_clock_set_back(tmp_path: Path) -> None:
+    now = [1000.0]
+    with Ledger(tmp_path, clock=lambda: now[0]) as one, Ledger(tmp_path, clock=lambda: now[0]) as other:
+        assert one.take_turn("submit", 0.5) == 0.0
+        assert other.take_turn("submit", 0.5) == pytest.approx(0.5)
+        assert other.take_turn("read", 0.5) == 0.0
+        now[0] += 0.5
+        assert other.take_turn("submit", 0.5) == 0.0
+        one.pause_turns("submit", 60.0)
+        one.pause_turns("submit", 5.0)
+        assert other.take_turn("submit", 0.5) == pytest.approx(60.0)
+        now[0] -= 86_400
+        assert other.take_turn("submit", 0.5) == 0.0

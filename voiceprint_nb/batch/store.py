@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from voiceprint_nb.errors import UsageError
+from voiceprint_nb.pacing import LONGEST_PAUSE_S
 
 FILE_NAME = "ledger.sqlite3"
 _CLAIM_S = 120.0  # longer than any POST; where liveness of a process cannot be told, a claim ends by age
@@ -44,6 +45,7 @@ CREATE TABLE IF NOT EXISTS rows (
   run_id TEXT NOT NULL, position INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (run_id, position)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rows_by_key ON rows (key);
+CREATE TABLE IF NOT EXISTS turns (name TEXT PRIMARY KEY, next_at REAL NOT NULL) WITHOUT ROWID;
 """
 
 State = Literal["submitting", "open", "succeeded"]
@@ -248,6 +250,27 @@ class Ledger:
     def knows_job(self, job_id: str) -> bool:
         """Whether a job id belongs to any request of this ledger."""
         return self._do("SELECT 1 FROM jobs WHERE job_id = ?", (job_id,)).fetchone() is not None
+
+    def take_turn(self, name: str, interval_s: float) -> float:
+        """`pacing.Turns.take` for everybody who uses this ledger and name."""
+        now = self._clock()
+        taken = self._do(  # a turn beyond the longest pause is from before the clock was set back
+            "INSERT INTO turns VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at "
+            "WHERE turns.next_at <= ? OR turns.next_at > ?",
+            (name, now + interval_s, now, now + 2 * LONGEST_PAUSE_S),
+        )
+        if taken.rowcount:
+            return 0.0
+        (next_at,) = self._do("SELECT next_at FROM turns WHERE name = ?", (name,)).fetchone()
+        return max(0.001, float(next_at) - now)
+
+    def pause_turns(self, name: str, seconds: float) -> None:
+        """`pacing.Turns.pause` for everybody who uses this ledger and name."""
+        self._do(
+            "INSERT INTO turns VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
+            "SET next_at = max(next_at, excluded.next_at)",
+            (name, self._clock() + seconds),
+        )
 
     # --- runs -------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from voiceprint_nb.errors import (
     UsageError,
 )
 from voiceprint_nb.fetching import USER_AGENT, veil
-from voiceprint_nb.pacing import Pacer
+from voiceprint_nb.pacing import LONGEST_PAUSE_S, Pacer, Turns
 
 if TYPE_CHECKING:
     import httpx
@@ -34,7 +34,7 @@ _ATTEMPTS = 5
 _MOST_PAUSES = 30  # consecutive 429 answers to one request
 _FALLBACK_PAUSE_S = 5.0  # a 429 without any header
 _SILENT = logging.NullHandler()
-_LEAST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 120.0  # bounds on what a 429 may ask for
+_LEAST_PAUSE_S = 0.1
 
 
 class Api:
@@ -53,6 +53,8 @@ class Api:
         their size. httpx only bounds the silence between two pieces, and nothing for a wire in process.
     new_pacer : callable
         Makes the pacers; tests pass one with a clock of their own.
+    turns : callable, optional
+        Turns of a group of endpoints that others share; by default each `Api` has its own.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Api:
         transport: httpx.AsyncBaseTransport | None = None,
         timeout_s: float = _CONNECT_S + _TRANSFER_S,
         new_pacer: Callable[..., Pacer] = Pacer,
+        turns: Callable[[str], Turns] | None = None,
     ) -> None:
         self._base_url = base_url
         self._headers = {"User-Agent": USER_AGENT}
@@ -71,10 +74,14 @@ class Api:
         self._client: httpx.AsyncClient | None = None
         self._timeout_s = timeout_s
         hosted = base_url == settings.HOSTED_URL
-        self.submit_pacer = new_pacer(per_window=contract.WRITES_PER_WINDOW if hosted else None)
-        self.media_pacer = new_pacer(per_window=contract.WRITES_PER_WINDOW if hosted else None)
-        self.read_pacer = new_pacer(per_window=contract.READS_PER_WINDOW if hosted else None)
-        self.list_pacer = new_pacer(per_window=contract.READS_PER_WINDOW if hosted else None)
+
+        def pacer(group: str, hosted_limit: int | None) -> Pacer:
+            return new_pacer(per_window=hosted_limit if hosted else None, turns=turns and turns(group))
+
+        self.submit_pacer = pacer("submit", contract.WRITES_PER_WINDOW)
+        self.media_pacer = pacer("media", contract.WRITES_PER_WINDOW)
+        self.read_pacer = pacer("read", contract.READS_PER_WINDOW)
+        self.list_pacer = pacer("list", contract.READS_PER_WINDOW)
         self._test_pacer = new_pacer()  # its limit is its own, not that of the reads
 
     async def __aenter__(self) -> Self:
@@ -201,7 +208,7 @@ class Api:
             await pacer.slot()
             answer = await self._sent(build(), self._timeout_s, before)
             facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=time.time())
-            pacer.learn(facts.limit)
+            pacer.learn(facts.limit, remaining=facts.remaining, reset_s=facts.reset_s)
             if answer.status_code != 429:
                 return answer
             pacer.pause(_pause_s(facts))
@@ -213,7 +220,7 @@ class Api:
 
 def _pause_s(facts: contract.RateFacts) -> float:
     told = facts.retry_after_s if facts.retry_after_s is not None else facts.reset_s
-    return min(max(_FALLBACK_PAUSE_S if told is None else told, _LEAST_PAUSE_S), _LONGEST_PAUSE_S)
+    return min(max(_FALLBACK_PAUSE_S if told is None else told, _LEAST_PAUSE_S), LONGEST_PAUSE_S)
 
 
 def _attempts(*, repeatable: bool) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from voiceprint_nb.batch.outcomes import Service
 from voiceprint_nb.batch.store import Ledger
+from voiceprint_nb.batch.turns import LedgerTurns
 from voiceprint_nb.client.transport import Api
 from voiceprint_nb.settings import Settings
 
@@ -30,9 +31,14 @@ def connect(settings: Settings, ledger: Ledger) -> Service:
             sees_private_hosts=True,
             sees_files=True,
         )
+    identity = f"{settings.service} {ledger.account(settings.api_key)}"
     return Service(
-        open_api=lambda: Api(base_url=settings.service, api_key=settings.api_key),
-        identity=f"{settings.service} {ledger.account(settings.api_key)}",
+        open_api=lambda: Api(
+            base_url=settings.service,
+            api_key=settings.api_key,
+            turns=lambda group: LedgerTurns(ledger, f"{identity} {group}"),
+        ),
+        identity=identity,
         poll_s=_LOOPBACK_POLL_S if settings.is_loopback else _REMOTE_POLL_S,
         in_flight=_IN_FLIGHT,
         sees_private_hosts=settings.is_loopback,
