@@ -128,13 +128,9 @@ def job(webhook: str | None = None, *, status_only: bool = False) -> VoiceprintR
 
 def turned(desk: Desk) -> None:
     """Let the desk do everything that is due by its clock now."""
-    job_id = desk.submit("turns", job()).job_id
-
-    def ended() -> bool:
-        stored = desk.job("turns", job_id)
-        return stored is not None and is_terminal(stored.status)
-
-    until(ended)
+    for _ in range(2):  # the first may slip into a turn that began before
+        job_id = desk.submit("turns", job()).job_id
+        until(lambda job_id=job_id: is_terminal(getattr(desk.job("turns", job_id), "status", "")))
 
 
 def until(fact: Callable[[], Any]) -> Any:

@@ -143,6 +143,17 @@ def test_a_job_forgets_its_link_at_its_end(table: JobTable, file: Path) -> None:
     assert [job.seq for job in table.waiting(after_seq=0, limit=9)] == [2]
 
 
+def test_jobs_that_wait_too_long_are_those_that_nobody_has_begun(table: JobTable) -> None:
+    for late_ms in range(4):
+        add(table, at_ms=NOW_MS + late_ms)
+    table.write([Change(1, "running", NOW_MS)])
+    ends(table, 2)
+    assert table.waiting_since(NOW_MS + 2, limit=9) == []
+    assert table.waiting_since(NOW_MS + 3, limit=9) == [3]
+    assert table.waiting_since(NOW_MS + 9, limit=9) == [3, 4]
+    assert table.waiting_since(NOW_MS + 9, limit=1) == [3]
+
+
 # --- webhooks -------------------------------------------------------------------------------------------
 
 

@@ -51,16 +51,17 @@ NOW_S = 1767225600.9
 
 
 @pytest.fixture
-def bureau(tmp_path: Path) -> Iterator[Bureau]:
-    desks = Bureau(tmp_path)
-    yield desks
-    desks.close()
-
-
-@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with Receiver() as server:
         yield server
+
+
+@pytest.fixture
+def bureau(tmp_path: Path, receiver: Receiver) -> Iterator[Bureau]:
+    """Desks, closed before the receiver is."""
+    desks = Bureau(tmp_path)
+    yield desks
+    desks.close()
 
 
 @pytest.fixture(scope="module")
@@ -485,6 +486,7 @@ def test_a_receiver_that_never_answers_does_not_hold_up_others(bureau: Bureau, r
         assert [bureau.meter.outcomes.get(timeout=WAIT_S) for _ in good] == ["delivered"] * 20
         assert bureau.meter.outcomes.empty()
         assert dead.most_busy == AT_ONCE_A_HOST
+        assert desk.close()
 
 
 # --- faults ---------------------------------------------------------------------------------------------
