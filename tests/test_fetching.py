@@ -7,8 +7,11 @@ import contextlib
 import gzip
 import hashlib
 import logging
+import os
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +25,7 @@ from voiceprint_nb.errors import RowError
 AUDIO = b"RIFF" + bytes(range(256)) * 40
 SECRET = "token=s3cr3t"  # noqa: S105 - of nobody
 PATH = "private-name"
+BOMB = gzip.compress(bytes(30_000_000), 9)  # 29 kB
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -87,6 +91,15 @@ class Handler(BaseHTTPRequestHandler):
     def on_gzip_in_gzip(self) -> None:
         packed = gzip.compress(gzip.compress(AUDIO))
         self.answer(200, packed, **{"Content-Encoding": "gzip, gzip"})
+
+    def on_deflate(self) -> None:
+        self.answer(200, zlib.compress(AUDIO), **{"Content-Encoding": "deflate"})
+
+    def on_gzip_cut(self) -> None:
+        self.answer(200, gzip.compress(AUDIO)[:-20], **{"Content-Encoding": "gzip"})
+
+    def on_bomb(self) -> None:
+        self.answer(200, BOMB, **{"Content-Encoding": "gzip"})
 
     def on_zstd(self) -> None:
         self.answer(200, AUDIO, **{"Content-Encoding": "zstd"})
@@ -197,7 +210,7 @@ def test_signed_addresses_are_not_logged(
     assert PATH not in caplog.text
 
 
-@pytest.mark.parametrize("name", ["audio", "hop1", "hop2", "gzip"])
+@pytest.mark.parametrize("name", ["audio", "hop1", "hop2", "gzip", "deflate"])
 def test_audio_arrives_with_size_and_digest(server: ThreadingHTTPServer, tmp_path: Path, name: str) -> None:
     copy = fetch(url_of(server, name), tmp_path / "copy")
     assert copy.path.read_bytes() == AUDIO
@@ -229,6 +242,7 @@ def test_audio_arrives_with_size_and_digest(server: ThreadingHTTPServer, tmp_pat
         ("garbage", "url_unreachable"),
         ("bad-encoding", "url_unreachable"),
         ("gzip-in-gzip", "url_unreachable"),
+        ("gzip-cut", "url_unreachable"),
         ("zstd", "url_unreachable"),
         ("endless", "too_large"),
         ("hop3", "url_redirects"),
@@ -250,6 +264,26 @@ def test_a_length_beyond_the_limit_is_refused_before_the_body(
     error = refusal(url_of(server, "too-large"), tmp_path / "copy", max_bytes=4_194_304)
     assert error.code == "too_large"
     assert "4.8 MiB" in str(error) and "4 MiB" in str(error)
+
+
+def test_what_unpacks_to_far_more_takes_no_memory(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        error = refusal(url_of(server, "bomb"), tmp_path / "copy", max_bytes=4_000_000)
+        assert error.code == "too_large"
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 8_000_000
+
+
+def test_copies_are_for_their_user_only(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        copy = fetch(url_of(server, "audio"), tmp_path / "copy")
+    finally:
+        os.umask(before)
+    assert copy.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_limit_itself_is_allowed(server: ThreadingHTTPServer, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import os
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ MAX_REDIRECTS = 2  # as the hosted service follows
 USER_AGENT = "voiceprint_nb"  # the hosted service's front end refuses the agents of bare Python clients
 QUIET_S = 20.0
 _ENCODINGS = {"", "identity", "gzip", "deflate"}  # one layer: in several, 300 bytes hold gigabytes
+_PIECE_BYTES = 1 << 16
 _HEAD_BYTES = 64  # of the content, to tell a web page that calls itself audio
 
 
@@ -108,7 +111,7 @@ async def download(
                     "url_timeout", f"{host} sends too slowly or nothing: try later, or download the file."
                 ) from None
             # ValueError: a host name, port or redirect that no parser or resolver takes
-            if isinstance(error, (httpx.HTTPError, httpx.InvalidURL, ValueError)):
+            if isinstance(error, (httpx.HTTPError, httpx.InvalidURL, ValueError, zlib.error)):
                 raise RowError(
                     "url_unreachable",
                     f"{host} cannot be reached or breaks off ({type(error).__name__}): check the address.",
@@ -140,7 +143,7 @@ async def _follow(
                 continue
             _refuse_status(answer.status_code, host)
             _refuse_headers(answer, max_bytes, host)
-            return await _copy(answer.aiter_bytes(), target, max_bytes, host)
+            return await _copy(_unpacked(answer), target, max_bytes, host)
     raise RowError(
         "url_redirects", f"{host} redirects more than {MAX_REDIRECTS} times: use the direct link to the file."
     )
@@ -181,9 +184,26 @@ def _too_large(n_bytes: int, max_bytes: int) -> RowError:
     )
 
 
+async def _unpacked(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """The body without its layer of gzip or deflate, in pieces: httpx unpacks all that it has at once."""
+    if answer.headers.get("content-encoding", "").strip().lower() in ("", "identity"):
+        async for chunk in answer.aiter_bytes():
+            yield chunk
+        return
+    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # tells gzip and deflate apart itself
+    async for packed in answer.aiter_raw():
+        while packed and not unpack.eof:
+            yield unpack.decompress(packed, _PIECE_BYTES)
+            packed = unpack.unconsumed_tail  # noqa: PLW2901 - what is left of it
+            await asyncio.sleep(0)
+    if not unpack.eof:
+        raise zlib.error("the packed body is cut short")
+
+
 async def _copy(chunks: AsyncIterator[bytes], target: Path, max_bytes: int, host: str) -> Downloaded:
     digest, n_bytes, head = hashlib.sha256(), 0, b""
-    with target.open("wb") as file:
+    descriptor = os.open(target, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
         async for chunk in chunks:
             if len(head) < _HEAD_BYTES:
                 head += chunk[:_HEAD_BYTES]
