@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,7 @@ from voiceprint_nb.service.keys import PERMISSIONS, KeyRing, OpenDoor
 from voiceprint_nb.service.limits import RateLimits
 from voiceprint_nb.service.local import LocalService
 from voiceprint_nb.service.media import MediaStore
+from voiceprint_nb.service.places import AT_ONCE
 from voiceprint_nb.service.reading import MAX_JSON_BYTES
 
 Session = Callable[[httpx.AsyncClient], Awaitable[Any]]
@@ -306,7 +308,7 @@ def test_unknown_and_forbidden_paths(quiet: Any, method: str, path: str, status:
         (b"", ["body"]),
         (b"{", ["body"]),
         (b"\xff\xfe\xfa", ["body"]),
-        (b"[" * 200_000, ["body"]),
+        (b"[" * 60_000, ["body"]),
         (b'{"n": ' + b"1" * 5000 + b"}", ["body"]),
         (b"[]", ["body"]),
         (b'"media://a"', ["body"]),
@@ -376,7 +378,7 @@ def test_full_desk_asks_to_wait(quiet: Any) -> None:
     answers = quiet(max_waiting=3).talk(session)
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert answers[3].headers["retry-after"] == "1"
-    assert answers[3].json()["message"] == "Too many requests"
+    assert answers[3].json()["message"] == "Too many requests: too many jobs wait"
 
 
 @pytest.mark.parametrize(("plain", "status"), [(False, 400), (True, 200)])
@@ -641,6 +643,47 @@ def test_downloads_by_range(quiet: Any) -> None:
         assert (await client.put(link, content=b"x")).status_code == 403
 
     quiet().talk(session)
+
+
+def test_a_team_holds_only_so_many_places_and_gives_them_back(quiet: Any) -> None:
+    app = quiet(keyed=True)
+    ours, theirs = app.key(team="ours"), app.key(team="theirs")
+
+    async def session(client: httpx.AsyncClient) -> None:
+        go_on, begun = asyncio.Event(), asyncio.Semaphore(0)
+
+        async def slow() -> AsyncIterator[bytes]:
+            begun.release()
+            await go_on.wait()
+            yield b"x"
+
+        async def link(headers: dict[str, str]) -> str:
+            answer = await client.post("/v1/media/input", json={"url": "media://a"}, headers=headers)
+            return str(answer.json()["url"])
+
+        url = await link(ours)
+        uploads = [asyncio.create_task(client.put(url, content=slow())) for _ in range(AT_ONCE)]
+        for _ in uploads:
+            await begun.acquire()
+        refused = await client.put(url, content=b"x")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert (await client.get("/v1/test", headers=ours)).json()["message"] == "Too many requests at once"
+        assert (await client.put(await link(theirs), content=b"x")).status_code == 200
+        go_on.set()
+        assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
+        assert (await client.get("/v1/test", headers=ours)).status_code == 200
+
+    app.talk(session)
+
+
+def test_a_full_disk_takes_no_uploads(quiet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def session(client: httpx.AsyncClient) -> httpx.Response:
+        link = (await client.post("/v1/media/input", json={"url": "media://a"})).json()["url"]
+        return await client.put(link, content=b"x")
+
+    free = shutil.disk_usage("/").free
+    monkeypatch.setattr("voiceprint_nb.service.media._SPARE_BYTES", 2 * free)
+    assert quiet().talk(session).status_code == 503
 
 
 def test_links_name_the_public_address(quiet: Any) -> None:

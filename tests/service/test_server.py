@@ -23,6 +23,7 @@ from tests.served import COMMAND, DEADLINE_S, Served, new_key, serving
 from voiceprint_nb.command import main
 from voiceprint_nb.contract import verify_webhook
 from voiceprint_nb.service import server
+from voiceprint_nb.service.options import Options, service_folder
 from voiceprint_nb.service.patience import protocol
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "samples" / "ada-1.wav"
@@ -61,10 +62,14 @@ def finished(client: httpx.Client, **body: Any) -> dict[str, Any]:
         (["--tls-cert", "x.pem"], "both --tls-cert and --tls-key"),
         (["--tls-cert", "x.pem", "--tls-key", "y.pem"], "'x.pem' is not a file"),
         (["--public-url", "voices.example"], "no http or https address"),
-        (["--workers", "0"], "--workers needs a number of at least 1"),
+        (["--workers", "0"], "--workers needs a number from 1 to 256"),
+        (["--workers", "100000"], "--workers"),
         (["--max-waiting", "-5"], "--max-waiting"),
         (["--reads-per-minute", "-1"], "--reads-per-minute"),
         (["--shutdown-s", "nan"], "--shutdown-s"),
+        (["--shutdown-s", "inf"], "--shutdown-s"),
+        (["--data-dir", "/proc/no-such-folder"], "cannot be made"),
+        *((["--public-url", url], "no http or https address") for url in ("http://:99/x", "https://a/?b")),
         (["--port", "99999"], "--port"),
         *((["--allow-host", name], "without scheme and port") for name in ("https://a", "a:443", "*.a", "")),
         (["--redeliver", "no-such-job"], "There is no webhook to send"),
@@ -75,6 +80,27 @@ def test_what_cannot_be_served_is_told_at_once(
 ) -> None:
     assert main(["serve", "--data-dir", str(tmp_path / "data"), *options]) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("proxy", ["*", "proxy.example", "10.0.0.0/33"])
+def test_proxies_are_named_by_address(tmp_path: Path, capsys: pytest.CaptureFixture[str], proxy: str) -> None:
+    new_key(tmp_path)
+    assert main(["serve", "--data-dir", str(tmp_path), "--behind-proxy", proxy]) == 2
+    assert "--behind-proxy takes an address or network" in capsys.readouterr().err
+
+
+def test_redelivery_makes_nothing_in_a_wrong_folder(tmp_path: Path) -> None:
+    assert main(["serve", "--data-dir", str(tmp_path), "--redeliver", "x"]) == 2
+    assert not (tmp_path / "jobs.sqlite3").exists()
+
+
+def test_keys_and_service_mean_the_same_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VOICEPRINT_NB_DATA_DIR", str(tmp_path / "own"))
+    assert service_folder(Path("~/here")) == tmp_path / "here"
+    assert service_folder(None) == tmp_path / "own" / "service"
+    assert main(["keys", "add", "--data-dir", "~/here"]) == 0
+    assert (tmp_path / "here" / "keys.sqlite3").exists()
 
 
 def test_an_address_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +129,7 @@ def test_one_service_a_folder(served: Served) -> None:
 
 
 def test_answers_do_not_wait_to_be_acknowledged() -> None:
-    with server._listener(server.Options(port=0)) as listener:
+    with server._listener(Options(port=0)) as listener:
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -142,6 +168,21 @@ def test_without_keys_only_names_of_this_machine_are_answered(tmp_path: Path) ->
             assert httpx.get(f"{served}/v1/test", headers={"Host": host}).status_code == status, host
 
 
+def test_the_first_key_shuts_an_open_service(tmp_path: Path) -> None:
+    with unkeyed(tmp_path / "data") as served:
+        assert httpx.get(f"{served}/v2/jobs").status_code == 200
+        key = new_key(tmp_path / "data")
+        assert httpx.get(f"{served}/v2/jobs").status_code == 401
+        headers = {"Authorization": f"Bearer {key}"}
+        assert httpx.get(f"{served}/v2/jobs", headers=headers).status_code == 200
+
+
+def test_a_signal_right_after_the_start_is_heard(tmp_path: Path) -> None:
+    for _ in range(3):
+        with unkeyed(tmp_path / "data"):
+            pass  # its end sends SIGTERM at once
+
+
 def test_loopback_of_the_sixth_version(tmp_path: Path) -> None:
     with unkeyed(tmp_path / "data", "--host", "::1") as served:
         assert served.startswith("http://[::1]:")
@@ -163,8 +204,11 @@ class unkeyed:  # noqa: N801 - used as a function
 
     def __exit__(self, *exc_info: object) -> None:
         self._process.terminate()
-        self._process.communicate()
-        assert self._process.returncode == 0
+        try:
+            assert self._process.wait(DEADLINE_S) == 0
+        finally:
+            self._process.kill()
+            self._process.communicate()
 
 
 def test_who_never_ends_the_headers_is_hung_up_on() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from voiceprint_nb.contract import (
     DEFAULT_PAGE_ITEMS,
@@ -31,8 +36,11 @@ from voiceprint_nb.service.desk import Desk
 from voiceprint_nb.service.keys import METRICS_PERMISSION, Caller, Door, OpenDoor
 from voiceprint_nb.service.limits import RateLimits
 from voiceprint_nb.service.media import MEDIA_LINK_PATH, MediaStore
+from voiceprint_nb.service.places import Places
 from voiceprint_nb.service.reading import Query, json_body, pieces, refuse_announced
 from voiceprint_nb.service.refusals import HANDLERS
+
+MAX_TRANSFER_S = 600.0  # of an upload or a download: 100 MiB at 175 kB a second
 
 _WRITE, _READ = "write", "read"  # which limit counts a request
 
@@ -81,6 +89,7 @@ class _Routes:
 
     def __init__(self, desk: Desk, media: MediaStore, policy: Policy) -> None:
         self._desk, self._media, self._policy = desk, media, policy
+        self._places = Places()
         self._description: dict[str, Any] | None = None
 
     def table(self) -> list[Route]:
@@ -141,22 +150,25 @@ class _Routes:
         take = query.whole("take", 1, MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS)
         skip, status = query.whole("skip", 0, None, 0), query.status()
         query.refuse_faults()
-        return JSONResponse(self._desk.slice(caller.team, take, skip=skip, status=status).to_wire())
+        counting = partial(self._desk.slice, caller.team, take, skip=skip, status=status)
+        return JSONResponse((await run_in_threadpool(counting)).to_wire())  # it counts all jobs of the team
 
     # --- presigned links: they carry their own permission -------------------------------------------------
 
     async def media_link(self, request: Request) -> Response:
         method = "PUT" if request.method == "PUT" else "GET"
         team, key = self._media.opened(method, request.path_params["token"])
+        place = self._places.taken(team)
         if method == "PUT":
             refuse_announced(request, self._media.max_bytes)
-            await self._media.write(team, key, pieces(request))
+            with place:
+                await self._media.write(team, key, pieces(request, within_s=MAX_TRANSFER_S))
             return Response()
         path = self._media.path(team, key)
         if not path.exists():
             raise HTTPException(404)
         headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
-        return FileResponse(path, media_type="application/octet-stream", headers=headers)
+        return _Download(place, path, media_type="application/octet-stream", headers=headers)
 
     def _ticket(self, method: str, team: str, key: str, request: Request) -> Response:
         base_url = self._policy.public_url or str(request.base_url)
@@ -201,7 +213,8 @@ class _Routes:
             request.state.told = told = self._count(caller, path, counted) if counted else {}
             if permission is not None and permission not in caller.permissions:
                 raise HTTPException(403, f"the key lacks the permission {permission}")
-            answer = await handler(request, caller)
+            with self._places.taken(caller.team):
+                answer = await handler(request, caller)
             answer.headers.update(told)
             return answer
 
@@ -216,3 +229,16 @@ class _Routes:
         if not allowance.allowed:
             raise HTTPException(429, headers=allowance.headers())
         return allowance.headers()
+
+
+class _Download(FileResponse):
+    """A file that holds a place while it is sent, and is sent in time or not at all."""
+
+    def __init__(self, place: AbstractContextManager[None], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place, suppress(TimeoutError):  # the connection is closed on an answer that is cut short
+            async with asyncio.timeout(MAX_TRANSFER_S):
+                await super().__call__(scope, receive, send)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from voiceprint_nb.service.keys import ALL_PERMISSIONS, DEFAULT_TEAM, KEYS_FILE_NAME, PERMISSIONS, KeyRing
+from voiceprint_nb.service.options import service_folder
 from voiceprint_nb.service.records import timestamp
-from voiceprint_nb.settings import default_data_dir
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,8 +50,7 @@ def keys(*, action: str, data_dir: Path | None, **options: Any) -> int:
     UsageError
         The key file cannot be used, or the action is impossible.
     """
-    folder = default_data_dir(os.environ) / "service" if data_dir is None else data_dir.expanduser()
-    with closing(KeyRing(folder / KEYS_FILE_NAME)) as ring:
+    with closing(KeyRing(service_folder(data_dir) / KEYS_FILE_NAME)) as ring:
         _ACTIONS[action](ring, **options)
     return 0
 

@@ -119,19 +119,22 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began_s, status = self._clock(), 0
+        began_s, status, whole = self._clock(), 0, False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif message["type"] == "http.response.body":
+                whole = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._app(scope, receive, watched)
         except Exception:
             status = status or 500  # the server's own answer
-            raise
+            if not whole:
+                raise  # otherwise the application has answered, and logged what it was
         finally:
             if status:
                 self._report(scope, status, self._clock() - began_s)

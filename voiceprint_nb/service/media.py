@@ -10,6 +10,7 @@ import hmac
 import logging
 import os
 import secrets
+import shutil
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ MEDIA_LINK_PATH = "/media/{token}"
 
 MEDIA_KEPT_S = 36 * 3600.0  # promised are 24 to 48 h: a job submitted in the last hour has time to be done
 
+_SPARE_BYTES = 256 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024  # the event loop gets a turn between pieces
 _SECRET_BYTES = 32
 _log = logging.getLogger(__name__)
@@ -35,6 +37,10 @@ class BadLink(Exception):
 
 class MediaTooLarge(Exception):
     """An upload beyond the size cap."""
+
+
+class StorageFull(Exception):
+    """The disk has no room for uploads."""
 
 
 class MediaStore:
@@ -96,8 +102,12 @@ class MediaStore:
         ------
         MediaTooLarge
             More bytes than the cap; nothing is kept.
+        StorageFull
+            Too little would be left of the disk, which the table of jobs needs too.
         """
         size_bytes = 0
+        if shutil.disk_usage(self._objects).free < self.max_bytes + _SPARE_BYTES:
+            raise StorageFull
         with self._replacing(team, key) as file:
             async for chunk in chunks:
                 size_bytes += len(chunk)

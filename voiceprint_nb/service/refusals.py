@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse, Response
 
 from voiceprint_nb.contract import ApiError, InvalidRequest
 from voiceprint_nb.service.desk import DeskFull
-from voiceprint_nb.service.media import BadLink, MediaTooLarge
+from voiceprint_nb.service.media import BadLink, MediaTooLarge, StorageFull
+from voiceprint_nb.service.places import TooManyAtOnce
 
 BUSY_RETRY_S = 1
 
@@ -29,6 +30,7 @@ _MESSAGES = {
     415: "Unsupported media type",
     429: "Too many requests",
     500: "Internal server error",
+    503: "Storage is full",
 }
 
 
@@ -62,7 +64,17 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 
 async def _on_desk_full(request: Request, error: Exception) -> Response:
-    return _refusal(request, 429, {"Retry-After": str(BUSY_RETRY_S)})
+    return _refusal(request, 429, {"Retry-After": str(BUSY_RETRY_S)}, more=": too many jobs wait")
+
+
+async def _on_too_many_at_once(request: Request, error: Exception) -> Response:
+    headers = {"Retry-After": str(BUSY_RETRY_S), "Connection": "close"}
+    return _refusal(request, 429, headers, more=" at once")
+
+
+async def _on_storage_full(request: Request, error: Exception) -> Response:
+    _log.error("an upload is refused: the disk is nearly full")
+    return _refusal(request, 503, {"Retry-After": str(BUSY_RETRY_S)})
 
 
 async def _on_bad_link(request: Request, error: Exception) -> Response:
@@ -89,6 +101,8 @@ HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
     DeskFull: _on_desk_full,
     BadLink: _on_bad_link,
     MediaTooLarge: _on_media_too_large,
+    StorageFull: _on_storage_full,
+    TooManyAtOnce: _on_too_many_at_once,
     ClientDisconnect: _on_disconnect,
     Exception: _on_fault,
 }

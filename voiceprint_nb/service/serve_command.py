@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from voiceprint_nb.contract import READS_PER_WINDOW, WRITES_PER_WINDOW
+from voiceprint_nb.service.options import Options
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -14,11 +14,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     does = "serve voiceprints to other processes, machines and languages"
     parser = commands.add_parser("serve", help=does, description=f"serve: {does}.")
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; others than loopback need keys")
-    add("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    add("--host", help="address to listen on; others than loopback need keys")
+    add("--port", type=int, help="0 takes a free one (default: %(default)s)")
     add("--data-dir", type=Path, help="folder of jobs, media and keys (default: the user's own)")
     add("--workers", type=int, help="engine threads (default: one per CPU)")
-    add("--recipe", default="robust", choices=("robust", "compatible"), help="feature recipe")
+    add("--recipe", choices=("robust", "compatible"), help="feature recipe")
     add("--tls-cert", type=Path, metavar="FILE", help="certificate chain in PEM, with --tls-key")
     add("--tls-key", type=Path, metavar="FILE", help="its private key in PEM")
     add(
@@ -38,11 +38,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add("--plain-webhooks", action="store_true", help="take webhook addresses with http, not only https")
     limit = "for a team and endpoint, 0 for no limit"
-    add("--writes-per-minute", type=int, default=WRITES_PER_WINDOW, metavar="N", help=limit)
-    add("--reads-per-minute", type=int, default=READS_PER_WINDOW, metavar="N", help=limit)
-    add("--max-waiting", type=int, default=10_000, metavar="N", help="accepted jobs that have not ended")
-    add("--shutdown-s", type=float, default=30.0, metavar="S", help="time for running jobs to end at SIGTERM")
+    add("--writes-per-minute", type=int, metavar="N", help=limit)
+    add("--reads-per-minute", type=int, metavar="N", help=limit)
+    add(
+        "--max-waiting",
+        type=int,
+        metavar="N",
+        help="accepted jobs that have not ended",
+    )
+    add(
+        "--shutdown-s",
+        type=float,
+        metavar="S",
+        help="time for running jobs to end at SIGTERM",
+    )
     add("--redeliver", metavar="JOB", help="send the webhook of this job again, and end")
+    parser.set_defaults(**{**vars(Options()), "behind_proxy": [], "allow_host": []})
 
 
 def serve(**options: Any) -> int:
