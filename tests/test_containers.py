@@ -58,6 +58,13 @@ def test_wav_chunks(order: str) -> None:
     assert refusal(wav(fmt(0, order=order), (b"data", 100, bytes(100)), order=order)) == "bad_header"
 
 
+def test_wav_chunks_are_listed_up_to_the_data() -> None:
+    file = wav(fmt(), (b"LIST", 3, b"abc\0"), (b"data", 9, bytes(10)), (b"LIST", 2, b"ab"))
+    assert list(containers.wav_chunks(file)) == [(b"fmt ", 20, 16), (b"LIST", 44, 3), (b"data", 56, 9)]
+    ds64 = (b"ds64", 28, struct.pack("<QQQI", 0, 1 << 33, 0, 0))
+    assert list(containers.wav_chunks(wav(ds64, (b"data", 0xFFFFFFFF, b""))))[1] == (b"data", 56, 1 << 33)
+
+
 def test_wav_without_data_is_the_decoder_s_business() -> None:
     assert refusal(wav(fmt())) == ""
     assert refusal(wav(fmt(), (b"LIST", 4_000_000_000, b"abc"))) == ""
@@ -136,7 +143,19 @@ def test_the_xing_frame_is_no_audio(tag: bytes) -> None:
 
 def test_a_vbri_header_counts_too() -> None:
     vbri = (MONO_HEADER.ljust(36, b"\0") + b"VBRI" + bytes(10) + struct.pack(">I", 10)).ljust(SIZE, b"\0")
-    assert walked(vbri + frames(10)).announced_frames == 10
+    facts = walked(vbri + frames(10))
+    assert (facts.announced_frames, facts.cut, facts.is_measured) == (10, False, False)
+    assert walked(vbri + frames(8)).cut
+    renewed = walked(containers.with_xing(vbri + frames(10), facts))  # which libsndfile reads
+    assert (renewed.frames, renewed.is_measured) == (10, True)
+
+
+@pytest.mark.parametrize("flags", [0, 0x10])  # a footer
+def test_tags_in_a_row_are_skipped(flags: int) -> None:
+    tag = b"ID3\x04\0" + bytes([flags, 0, 0, 1, 2]) + bytes(130 + (10 if flags else 0))
+    assert containers.id3_bytes(tag[:10]) == len(tag)
+    assert (walked(tag + tag + frames(6)).start, walked(tag + tag + frames(6)).frames) == (2 * len(tag), 6)
+    assert containers.id3_bytes(tag[:9]) == containers.id3_bytes(frames(1)[:10]) == 0
 
 
 @pytest.mark.parametrize(

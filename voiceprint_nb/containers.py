@@ -11,6 +11,7 @@ headers (ISO 11172-3, 13818-3) and the Xing/Info header as LAME documents it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -26,11 +27,7 @@ _FFMPEG_KINDS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"#!AMR", "AMR"),
     (0, b"\xff\xf1", "AAC"),
     (0, b"\xff\xf9", "AAC"),
-    (
-        0,
-        b"caff\x00\x01\x00\x00desc\x00\x00\x00\x00\x00\x00\x00\x20@\xe5\x88\x80\x00\x00\x00\x00aac ",
-        "CAF/AAC",
-    ),
+    (0, b"caff\0\1\0\0desc" + bytes(7) + b"\x20@\xe5\x88\x80" + bytes(4) + b"aac ", "CAF/AAC"),
 )
 
 
@@ -72,7 +69,14 @@ def _cut(kind: str, n_bytes: int) -> RowError:
     )
 
 
-def _walk_wav(file: IO[bytes], n_bytes: int, *, order: str) -> None:
+def wav_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """Tag, offset and size of each chunk of a WAV file, the size of ``data`` taken from ``ds64`` if need be.
+
+    Only the chunks' heads are read. Ends with ``data``, or where no further chunk fits.
+    """
+    n_bytes = file.seek(0, 2)
+    file.seek(0)
+    order = ">" if file.read(4) == b"RIFX" else "<"
     position, long_size = 12, None
     while position + 8 <= n_bytes:
         file.seek(position)
@@ -80,14 +84,23 @@ def _walk_wav(file: IO[bytes], n_bytes: int, *, order: str) -> None:
         if tag == b"ds64":
             fields = file.read(16)
             long_size = struct.unpack("<Q", fields[8:])[0] if len(fields) == 16 else None
+        if tag == b"data" and size == 0xFFFFFFFF and long_size:
+            size = min(long_size, 1 << 62)
+        yield tag, position + 8, size
+        if tag == b"data":
+            return
+        position += 8 + size + (size & 1)
+
+
+def _walk_wav(file: IO[bytes], n_bytes: int, *, order: str) -> None:
+    for tag, position, size in wav_chunks(file):
         if tag == b"fmt ":
+            file.seek(position)
             fields = file.read(16)
             if len(fields) == 16 and struct.unpack(f"{order}I", fields[4:8])[0] == 0:
                 raise RowError("bad_header", "The WAV header says 0 Hz: export the clip again.")
         if tag == b"data":
-            rest = n_bytes - position - 8
-            if size == 0xFFFFFFFF and long_size:
-                size = min(long_size, 1 << 62)
+            rest = n_bytes - position
             if size == 0 and rest > 8:
                 raise RowError(
                     "bad_header",
@@ -96,8 +109,6 @@ def _walk_wav(file: IO[bytes], n_bytes: int, *, order: str) -> None:
                 )
             if size > rest and size not in _STREAMED_SIZES:
                 raise _cut("WAV", n_bytes)
-            return
-        position += 8 + size + (size & 1)
 
 
 def _walk_ogg_end(file: IO[bytes], n_bytes: int) -> None:
@@ -105,9 +116,7 @@ def _walk_ogg_end(file: IO[bytes], n_bytes: int) -> None:
     tail = file.read()
     start = tail.rfind(b"OggS")
     page = tail[start:]
-    if start < 0 or len(page) < 27 or len(page) < 27 + page[26]:
-        raise _cut("Ogg", n_bytes)
-    if len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
+    if start < 0 or len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
         raise _cut("Ogg", n_bytes)
 
 
@@ -148,8 +157,8 @@ class Mp3Facts:
         Frames that the Xing header announces; None without one, 0 if it leaves them open.
     cut : bool
         Whether the last frame is incomplete or announced frames are missing.
-
-    Some encoders count the Xing frame itself, so that one frame more or less is no contradiction.
+    has_vbri : bool
+        Whether it is a VBRI header that announces them, which libsndfile does not read.
     """
 
     frames: int
@@ -161,11 +170,13 @@ class Mp3Facts:
     end: int
     announced_frames: int | None
     cut: bool
+    has_vbri: bool
 
     @property
     def is_measured(self) -> bool:
-        """Whether the Xing header tells how many frames there are."""
-        return bool(self.announced_frames) and abs(self.frames - (self.announced_frames or 0)) <= 1
+        """Whether the Xing header tells how many frames there are; some encoders count its own."""
+        announced = 0 if self.has_vbri else self.announced_frames
+        return bool(announced) and abs(self.frames - (announced or 0)) <= 1
 
     @property
     def duration_s(self) -> float:
@@ -174,17 +185,19 @@ class Mp3Facts:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
+    """What the header of an MPEG layer III frame says; those of one bit rate differ by a byte of padding."""
+
     n_bytes: int
+    mean_bytes: float
     samples: int
     sample_rate_hz: int
+    channels: int
     xing_offset: int
 
 
-def _frame(header: bytes) -> _Frame | None:
+def frame_of(header: bytes) -> Frame | None:
     """Read the header of one MPEG layer III frame, or None if these four bytes are not one."""
-    if len(header) < 4:
-        return None
     word = int.from_bytes(header, "big")
     version, layer, rate_index = (word >> 19) & 3, (word >> 17) & 3, (word >> 10) & 3
     bitrate_index = (word >> 12) & 15
@@ -193,30 +206,27 @@ def _frame(header: bytes) -> _Frame | None:
     first = version == 3
     rate_hz = _RATES_HZ[version][rate_index]
     samples = 1152 if first else 576
-    n_bytes = samples // 8 * _BITRATES_KBPS[first, 3][bitrate_index] * 1000 // rate_hz + ((word >> 9) & 1)
+    mean_bytes = samples // 8 * _BITRATES_KBPS[first, 3][bitrate_index] * 1000 / rate_hz
+    n_bytes = int(mean_bytes) + ((word >> 9) & 1)
     mono = (word >> 6) & 3 == 3
     side_bytes = (17 if mono else 32) if first else (9 if mono else 17)
-    return _Frame(n_bytes, samples, rate_hz, 4 + side_bytes)
+    return Frame(n_bytes, mean_bytes, samples, rate_hz, 1 if mono else 2, 4 + side_bytes)
 
 
 def walk_mp3(data: bytes) -> Mp3Facts | None:
     """Count the frames of an MP3 file held in memory; None if it is not MPEG layer III.
 
-    A tag before (ID3v2) and behind (ID3v1, APE, Lyrics3, zeros) the frames is skipped, and so is what lies
+    Tags before (ID3v2) and behind (ID3v1, APE, Lyrics3, zeros) the frames are skipped, and so is what lies
     between them, as where two files were joined.
     """
-    start = _first_frame(data)
-    if start is None:
+    start = first_frame(data)
+    if start is None or (head := frame_of(data[start : start + 4])) is None:
         return None
-    head = _frame(data[start : start + 4])
-    if head is None:
-        return None
-    announced = _announced_frames(data[start : start + head.n_bytes], head.xing_offset)
+    announced = announced_frames(data[start : start + head.n_bytes], head.xing_offset)
     position = start + (head.n_bytes if announced is not None else 0)
     audio_start, end, frames, cut = position, position, 0, False
     while position < len(data):
-        frame = _frame(data[position : position + 4])
-        if frame is None:
+        if (frame := frame_of(data[position : position + 4])) is None:
             found = _next_frames(data, position, data[start : start + 4])
             if found is None:
                 break
@@ -227,7 +237,6 @@ def walk_mp3(data: bytes) -> Mp3Facts | None:
         else:
             frames += 1
             end = position = position + frame.n_bytes
-    cut = cut or bool(announced and frames + 1 < announced)
     return Mp3Facts(
         frames=frames,
         samples_per_frame=head.samples,
@@ -237,24 +246,31 @@ def walk_mp3(data: bytes) -> Mp3Facts | None:
         audio_start=audio_start,
         end=end,
         announced_frames=announced,
-        cut=cut,
+        cut=cut or bool(announced and frames + 1 < announced),
+        has_vbri=data[start + 36 : start + 40] == b"VBRI",
     )
 
 
-def _first_frame(data: bytes) -> int | None:
+def id3_bytes(head: bytes) -> int:
+    """Size of the ID3v2 tag that begins with these 10 bytes; 0 if none does."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    size = (head[6] & 127) << 21 | (head[7] & 127) << 14 | (head[8] & 127) << 7 | (head[9] & 127)
+    return 10 + size + (10 if head[5] & 0x10 else 0)
+
+
+def first_frame(data: bytes) -> int | None:
     """Offset of the first header that another frame follows directly (or that ends the file)."""
     start = 0
-    if data[:3] == b"ID3" and len(data) >= 10:
-        size = (data[6] & 127) << 21 | (data[7] & 127) << 14 | (data[8] & 127) << 7 | (data[9] & 127)
-        start = 10 + size + (10 if data[5] & 0x10 else 0)
+    while n_bytes := id3_bytes(data[start : start + 10]):
+        start += n_bytes
     for offset in range(start, min(len(data) - 4, start + HEAD_BYTES)):
         if data[offset] != 0xFF:
             continue
-        frame = _frame(data[offset : offset + 4])
-        if frame is None:
+        if (frame := frame_of(data[offset : offset + 4])) is None:
             continue
         after = offset + frame.n_bytes
-        if after >= len(data) or _frame(data[after : after + 4]) is not None:
+        if after >= len(data) or frame_of(data[after : after + 4]) is not None:
             return offset
     return None
 
@@ -267,7 +283,7 @@ def _next_frames(data: bytes, position: int, like: bytes) -> int | None:
         at: int | None = offset
         for _ in range(3):
             header = data[at : at + 4] if at is not None else b""
-            frame = _frame(header) if _same_kind(header, like) else None
+            frame = frame_of(header) if _same_kind(header, like) else None
             at = at + frame.n_bytes if frame is not None and at is not None else None
         if at is not None and at <= len(data):
             return offset
@@ -279,7 +295,8 @@ def _same_kind(header: bytes, like: bytes) -> bool:
     return len(header) == 4 and header[1] & 0xFE == like[1] & 0xFE and header[2] & 0x0C == like[2] & 0x0C
 
 
-def _announced_frames(frame: bytes, xing_offset: int) -> int | None:
+def announced_frames(frame: bytes, xing_offset: int) -> int | None:
+    """Frames that a Xing or VBRI header announces: None without one, 0 if it leaves them open."""
     tag = frame[xing_offset : xing_offset + 4]
     if tag in (b"Xing", b"Info"):
         flags = int.from_bytes(frame[xing_offset + 4 : xing_offset + 8], "big")
@@ -294,7 +311,7 @@ def with_xing(data: bytes, facts: Mp3Facts) -> bytes:
     word = int.from_bytes(facts.first_frame, "big")
     word = word & ~(0xF << 12) & ~(1 << 9) | 9 << 12 | 1 << 16  # bitrate index 9, no padding, no CRC
     header = word.to_bytes(4, "big")
-    frame = _frame(header)
+    frame = frame_of(header)
     if frame is None:
         raise ValueError("not the header of an MPEG layer III frame")
     audio = data[facts.audio_start : facts.end]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from voiceprint_nb.intake.looking import LocalFile, look_local
 from voiceprint_nb.intake.sources import PathSource

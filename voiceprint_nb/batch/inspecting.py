@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from voiceprint_nb import scratch
+from voiceprint_nb import contract, scratch
 from voiceprint_nb.batch.outcomes import Outcome, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError
@@ -27,10 +27,20 @@ _WORKERS = 16
 
 
 class Inspector:
-    """Looks at cells; an async context manager that owns a scratch folder, threads and web connections."""
+    """Looks at cells; an async context manager that owns a scratch folder, threads and web connections.
 
-    def __init__(self, request: Request) -> None:
+    Parameters
+    ----------
+    request : Request
+        What is asked for each.
+    passes_on : callable, optional
+        Tells of an http(s) address whether it is enough to look at: the service fetches it itself. By
+        default none is, and every clip has a file.
+    """
+
+    def __init__(self, request: Request, *, passes_on: Callable[[str], bool] | None = None) -> None:
         self._request = request
+        self._passes_on = passes_on
         self._stack = contextlib.AsyncExitStack()
         self._web: httpx.AsyncClient | None = None
 
@@ -54,17 +64,29 @@ class Inspector:
         paths: list[Path] = []
         try:
             if isinstance(source, sources.UrlSource):
-                file = await looking.look_remote(source, self._scratch, await self._web_client())
-                paths.append(file.path)
-                clip = await self._in_thread(partial(self._admit, file))
+                clip = await self._clip_of_link(source, paths)
             else:
                 clip = await self._in_thread(partial(self._look_and_admit, source, paths))
-            paths.append(clip.path)
+            if clip.file is not None:
+                paths.append(clip.file)
             yield clip
         finally:
             for path in paths:
                 if path.parent == self._scratch:
                     path.unlink(missing_ok=True)
+
+    async def _clip_of_link(self, source: sources.UrlSource, paths: list[Path]) -> clips.Clip:
+        from voiceprint_nb.intake import ranges
+
+        client = await self._web_client()
+        if self._passes_on is not None and self._passes_on(source.url):
+            remote = await ranges.look(source.url, self._scratch, client)
+            fits = remote is not None and remote.facts.duration_s <= contract.MAX_DURATION_S
+            if remote is not None and (fits or self._request.fit == "error"):
+                return clips.admit_remote(remote)
+        file = await looking.look_remote(source, self._scratch, client)
+        paths.append(file.path)
+        return await self._in_thread(partial(self._admit, file))
 
     def _look_and_admit(self, source: looking.Lookable, paths: list[Path]) -> clips.Clip:
         file = looking.look_local(source, self._scratch)
@@ -109,7 +131,7 @@ async def check_all(cells: Sequence[object], request: Request, tally: Tally) -> 
 
     positions = iter(range(len(cells)))
     try:
-        async with Inspector(request) as inspector, asyncio.TaskGroup() as group:
+        async with Inspector(request, passes_on=lambda _: True) as inspector, asyncio.TaskGroup() as group:
             for _ in range(min(_WORKERS, len(cells))):
                 group.create_task(work(inspector, positions))
     finally:

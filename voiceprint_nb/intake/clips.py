@@ -1,4 +1,4 @@
-"""A local file becomes a clip that the service will take, or every reason why not."""
+"""A file becomes a clip that the service will take, or every reason why not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from voiceprint_nb import audio, contract
 from voiceprint_nb.errors import RowError
-from voiceprint_nb.intake.looking import LocalFile, digest_of
+from voiceprint_nb.intake.looking import LocalFile, RemoteFile, digest_of
 
 Fit = Literal["error", "best", "head"]
 FITS: tuple[Fit, ...] = ("error", "best", "head")
@@ -29,8 +29,8 @@ class Clip:
 
     Attributes
     ----------
-    path : Path
-        The file to submit.
+    file : Path or None
+        The file to submit; None for a link that was only looked at, which the service fetches itself.
     n_bytes : int
         Its size.
     digest : str
@@ -45,13 +45,20 @@ class Clip:
         Whether it is a stretch of a longer file.
     """
 
-    path: Path = field(repr=False)
+    file: Path | None = field(repr=False)
     n_bytes: int
     digest: str
     facts: audio.AudioFacts
     duration_s: float
     warning: str | None = None
     is_cut: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file, where there is one."""
+        if self.file is None:
+            raise TypeError("a link that was only looked at has no file")
+        return self.file
 
 
 def admit(file: LocalFile, *, fit: Fit, scratch: Path) -> Clip:
@@ -86,17 +93,34 @@ def admit(file: LocalFile, *, fit: Fit, scratch: Path) -> Clip:
     except RowError as error:
         error.facts = facts
         raise
-    warning = None
-    if facts.duration_s < _SHORT_S:
-        warning = (
-            f"Only {facts.duration_s:.1f} s of audio: prints of clips under {_SHORT_S:.0f} s are unreliable."
-        )
     return Clip(
-        file.path, file.n_bytes, file.sha256 or digest_of(file.path), facts, facts.duration_s, warning
+        file.path, file.n_bytes, file.sha256 or digest_of(file.path), facts, facts.duration_s, _warning(facts)
     )
 
 
-def _refuse_limits(file: LocalFile, facts: audio.AudioFacts) -> None:
+def admit_remote(file: RemoteFile) -> Clip:
+    """Check a link that was only looked at against the limits of length and size.
+
+    Raises
+    ------
+    RowError
+        ``too_long`` or ``too_large``.
+    """
+    try:
+        _refuse_limits(file, file.facts)
+    except RowError as error:
+        error.facts = file.facts
+        raise
+    return Clip(None, file.n_bytes, file.identity, file.facts, file.facts.duration_s, _warning(file.facts))
+
+
+def _warning(facts: audio.AudioFacts) -> str | None:
+    if facts.duration_s >= _SHORT_S:
+        return None
+    return f"Only {facts.duration_s:.1f} s of audio: prints of clips under {_SHORT_S:.0f} s are unreliable."
+
+
+def _refuse_limits(file: LocalFile | RemoteFile, facts: audio.AudioFacts) -> None:
     limit_s = contract.MAX_DURATION_S
     reasons = []
     digits = 2 if facts.duration_s < limit_s + 0.1 else 1
@@ -114,7 +138,7 @@ def _refuse_limits(file: LocalFile, facts: audio.AudioFacts) -> None:
         raise RowError(reasons[0].code, " ".join(str(reason) for reason in reasons))
 
 
-def _too_large(file: LocalFile) -> str:
+def _too_large(file: LocalFile | RemoteFile) -> str:
     return (
         f"The file has {file.n_bytes / 2**20:.1f} MiB and the limit is {contract.MAX_BYTES / 2**20:.0f} MiB: "
         "store it as FLAC or with fewer channels."

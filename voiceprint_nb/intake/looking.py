@@ -41,6 +41,25 @@ class LocalFile:
     sha256: str | None
 
 
+@dataclass(frozen=True)
+class RemoteFile:
+    """Audio behind a link, of which only the header was fetched.
+
+    Attributes
+    ----------
+    n_bytes : int
+        Its size.
+    identity : str
+        64 hex digits that name link and version, as `ranges.look` says.
+    facts : AudioFacts
+        What the header says.
+    """
+
+    n_bytes: int
+    identity: str
+    facts: audio.AudioFacts
+
+
 def look_local(source: Lookable, scratch: Path) -> LocalFile:
     """Find a file's size and digest; what is in memory is written to the scratch folder first.
 

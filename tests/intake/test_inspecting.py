@@ -1,0 +1,87 @@
+"""A link is copied only where its file is needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from counted_web import Web, serving
+
+from voiceprint_nb.batch.inspecting import Inspector, check_all
+from voiceprint_nb.batch.outcomes import Outcome, Request
+from voiceprint_nb.batch.progress import Tally
+from voiceprint_nb.errors import RowError
+from voiceprint_nb.intake.clips import Clip, Fit
+
+SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
+SHORT, LONG = ((SAMPLES / name).read_bytes() for name in ("ada-1.wav", "ben-long.opus"))
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with serving() as web:
+        yield web
+
+
+def clip_of(url: str, *, fit: Fit = "error", **options: Any) -> tuple[Clip, bytes | None]:
+    """The admitted clip, and its file's content, which is removed afterwards."""
+
+    async def main() -> tuple[Clip, bytes | None]:
+        async with Inspector(Request(fit=fit), **options) as inspector:
+            async with inspector.clip(inspector.parse(url)) as clip:  # type: ignore[arg-type]
+                data = clip.file.read_bytes() if clip.file else None
+            assert not list(inspector._scratch.iterdir())
+            return clip, data
+
+    return asyncio.run(main())
+
+
+def test_a_link_that_is_passed_on_is_only_looked_at(web: Web) -> None:
+    asked: list[str] = []
+    url = web.put(SHORT)
+    clip, data = clip_of(url, passes_on=lambda url: not asked.append(url))
+    assert (clip.n_bytes, clip.duration_s, clip.is_cut, data) == (len(SHORT), 3.66, False, None)
+    assert (asked, web.sent) == ([url], 1100)
+    with pytest.raises(TypeError):
+        _ = clip.path
+    again, _ = clip_of(url, passes_on=lambda _: True)
+    assert again == clip
+
+
+@pytest.mark.parametrize("options", [{}, {"passes_on": lambda _: False}])
+def test_other_links_are_copied(web: Web, options: dict[str, Any]) -> None:
+    clip, data = clip_of(web.put(SHORT), **options)
+    assert (clip.duration_s, data, web.asked) == (3.66, SHORT, [None])
+
+
+def test_what_a_header_cannot_tell_is_copied(web: Web) -> None:
+    clip, data = clip_of(web.put(SHORT, headers={"ETag": None}), passes_on=lambda _: True)
+    assert (clip.duration_s, data, len(web.asked)) == (3.66, SHORT, 2)
+
+
+@pytest.mark.parametrize(("data", "looked_at"), [(SHORT, True), (LONG, False)])
+def test_only_what_must_be_cut_is_copied(*, web: Web, data: bytes, looked_at: bool) -> None:
+    clip, _ = clip_of(web.put(data), fit="head", passes_on=lambda _: True)
+    assert (clip.file is None, clip.is_cut) == (looked_at, not looked_at)
+
+
+def test_a_long_link_is_refused_by_its_header(web: Web) -> None:
+    with pytest.raises(RowError) as caught:
+        clip_of(web.put(LONG), passes_on=lambda _: True)
+    assert (caught.value.code, caught.value.facts.duration_s) == ("too_long", 31.0)
+    assert web.sent < len(LONG)
+
+
+def test_a_check_only_looks(web: Web) -> None:
+    def check(url: str) -> Outcome:
+        return asyncio.run(check_all([url], Request(), Tally(1)))[0]
+
+    outcome = check(web.put(SHORT))
+    assert (outcome.status, outcome.duration_s, outcome.n_bytes) == ("ok", 3.66, len(SHORT))
+    assert web.sent == 1100
+    assert check(web.put(b"<!doctype html>")).error_code == "url_web_page"
+    short = check(web.put(SHORT[:40] + (32_000).to_bytes(4, "little") + SHORT[44:32_044]))
+    assert short.warning is not None and "Only 1.0 s" in short.warning
