@@ -525,7 +525,7 @@ ODD_KEYS = {
 }
 BAD_KEYS = {
     "one character too long": "media://" + "x" * 248,
-    "very long": "media://" + "x" * 1_000_000,
+    "very long": "media://" + "x" * 60_000,
     "empty": "media://",
     "nothing": "",
     "percent-encoded parents": "media://%2e%2e%2f%2e%2e%2fetc%2fpasswd",
@@ -707,10 +707,10 @@ BODIES: dict[str, tuple[str, Body, dict[str, str], int]] = {
     "UTF-8 too long": (JOB, b'{"url": "media://\xc0\xae\xc0\xae/"}', {}, 400),
     "half of a pair": (JOB, b'{"url": "media://\\ud800"}', {}, 400),
     "half of a pair in a webhook": (JOB, b'{"url": "media://a", "webhook": "https://\\udfff"}', {}, 400),
-    "nested lists": (JOB, b"[" * 1_000_000, {}, 400),
-    "nested objects": (JOB, b'{"url":' * 200_000, {}, 400),
+    "nested lists": (JOB, b"[" * 60_000, {}, 400),
+    "nested objects": (JOB, b'{"url":' * 9_000, {}, 400),
     "nested lists in a field": (JOB, b'{"url":' + b"[" * 900 + b"]" * 900 + b"}", {}, 400),
-    "endless number": (JOB, b'{"url":' + b"9" * 1_000_000 + b"}", {}, 400),
+    "endless number": (JOB, b'{"url":' + b"9" * 60_000 + b"}", {}, 400),
     "infinite number": (INPUT, b'{"url": 1e999}', {}, 400),
     "not a number": (INPUT, b'{"url": NaN}', {}, 400),
     "text": (INPUT, b'"media://a"', {}, 400),
