@@ -67,13 +67,17 @@ class Orders:
 
 
 class Outcomes(NullMeter):
-    """What becomes of each attempt."""
+    """What becomes of each attempt, and how many events are given up."""
 
     def __init__(self) -> None:
         self.outcomes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.n_given_up = 0
 
     def webhook_attempted(self, outcome: str) -> None:
         self.outcomes.put(outcome)
+
+    def webhook_given_up(self) -> None:
+        self.n_given_up += 1
 
 
 class Bureau:

@@ -34,6 +34,7 @@ def test_reports_become_figures() -> None:
     meter.job_ended("failed", engine_s=0.0)
     meter.webhook_attempted("http_timeout")
     meter.webhook_attempted("delivered")
+    meter.webhook_given_up()
     meter.request_answered("/v1/jobs/{job_id}", 200, 0.02)
     meter.request_answered("/v1/jobs/{job_id}", 404, 0.02)
     meter.request_answered("unmatched", 404, 9.0)
@@ -43,6 +44,7 @@ def test_reports_become_figures() -> None:
     assert found["voiceprint_nb_engine_seconds_total",] == 0.75
     assert found["voiceprint_nb_webhook_attempts_total", "http_timeout"] == 1
     assert found["voiceprint_nb_webhook_attempts_total", "delivered"] == 1
+    assert found["voiceprint_nb_webhooks_given_up_total",] == 1
     assert found["voiceprint_nb_requests_total", "/v1/jobs/{job_id}", "200"] == 1
     assert found["voiceprint_nb_requests_total", "/v1/jobs/{job_id}", "404"] == 1
     assert found["voiceprint_nb_request_seconds_count", "/v1/jobs/{job_id}"] == 2

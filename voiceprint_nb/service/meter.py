@@ -12,7 +12,10 @@ class Meter(Protocol):
         """A job has its terminal status, after so many seconds of work of the engine."""
 
     def webhook_attempted(self, outcome: str) -> None:
-        """An event was ``delivered``, failed for one of the contract's reasons, or is ``given_up``."""
+        """An event was ``delivered``, or failed for one of the contract's reasons."""
+
+    def webhook_given_up(self) -> None:
+        """The last attempt at an event has failed."""
 
     def request_answered(self, operation: str, status: int, duration_s: float) -> None:
         """A request to this route, by its template, has its answer."""
@@ -30,6 +33,9 @@ class NullMeter:
         """Forget it."""
 
     def webhook_attempted(self, outcome: str) -> None:
+        """Forget it."""
+
+    def webhook_given_up(self) -> None:
         """Forget it."""
 
     def request_answered(self, operation: str, status: int, duration_s: float) -> None:

@@ -47,6 +47,9 @@ class PrometheusMeter:
         self._webhooks = Counter(
             "voiceprint_nb_webhook_attempts", "Attempts to send an event.", ["outcome"], registry=own
         )
+        self._given_up = Counter(
+            "voiceprint_nb_webhooks_given_up", "Events whose last attempt failed.", registry=own
+        )
         self._requests = Counter(
             "voiceprint_nb_requests", "Answered requests.", ["operation", "status"], registry=own
         )
@@ -62,6 +65,10 @@ class PrometheusMeter:
     def webhook_attempted(self, outcome: str) -> None:
         """Count an attempt."""
         self._webhooks.labels(outcome).inc()
+
+    def webhook_given_up(self) -> None:
+        """Count an event that will never arrive."""
+        self._given_up.inc()
 
     def request_answered(self, operation: str, status: int, duration_s: float) -> None:
         """Count a request and its time."""

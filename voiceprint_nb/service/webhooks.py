@@ -204,5 +204,5 @@ class Deliveries:
             _log.info("webhook failed", extra=facts)
         else:
             self._table.settle(delivery.seq)
-            self._meter.webhook_attempted("given_up")
+            self._meter.webhook_given_up()
             _log.warning("webhook given up", extra=facts)
