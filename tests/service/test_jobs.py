@@ -195,6 +195,14 @@ def test_webhooks_are_due_at_their_moment_the_oldest_first(table: JobTable) -> N
     assert table.due(now_ms=NOW_MS + 60_000, limit=9)[2].reason == "http_error"
 
 
+def test_no_webhook_waits_beyond_a_moment(table: JobTable) -> None:
+    add(table, 2, hook=HOOK)
+    ends(table, 1, 2)
+    table.postpone([2], until_ms=NOW_MS + DAY_MS)
+    table.hasten(latest_ms=NOW_MS + 1000)
+    assert [len(table.due(now_ms=NOW_MS + late_ms, limit=9)) for late_ms in (0, 999, 1000)] == [1, 1, 2]
+
+
 def test_no_host_takes_more_than_its_share(table: JobTable) -> None:
     hosts = ["a.example", "b.example:81", "c.example", "[::1]", "B.example"]
     for host in ["a.example"] * 50 + hosts:

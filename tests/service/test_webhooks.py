@@ -404,6 +404,28 @@ def test_what_is_due_outlives_the_desk(bureau: Bureau, receiver: Receiver) -> No
     assert (got.headers["x-retry-num"], got.headers["x-retry-reason"]) == ("2", "http_error")
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_clock_that_is_set_back_delays_no_event_for_long(
+    bureau: Bureau, receiver: Receiver, restarts: bool
+) -> None:
+    receiver.script += [500, 500]
+    bureau.clock.now_s += 30 * 24 * 3600
+    desk = bureau.open()
+    desk.submit(TEAM, job(receiver.url))
+    until(lambda: bureau.rows("SELECT 1 FROM deliveries WHERE attempt = 2"))
+    if restarts:
+        assert desk.close()
+    bureau.clock.now_s -= 30 * 24 * 3600
+    if restarts:
+        desk = bureau.open()
+    turned(desk)
+    latest_ms = int((bureau.clock.now_s + 300) * 1000)
+    assert bureau.rows("SELECT due_ms FROM deliveries") == [(latest_ms,)]
+    bureau.clock.now_s += 300
+    desk.wake()
+    assert [receiver.next().headers.get("x-retry-num") for _ in range(3)] == [None, "1", "2"]
+
+
 def test_closing_ends_an_attempt_and_the_next_desk_makes_it_again(bureau: Bureau, receiver: Receiver) -> None:
     receiver.script.append(silence)
     desk = bureau.open()

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint_nb.contract import OUTPUT_LIFE_S, Job, JobCreated, JobPage, JobSlice, VoiceprintRequest
+from voiceprint_nb.contract import (
+    OUTPUT_LIFE_S,
+    WEBHOOK_RETRY_DELAYS_S,
+    Job,
+    JobCreated,
+    JobPage,
+    JobSlice,
+    VoiceprintRequest,
+)
 from voiceprint_nb.service.clerk import Clerk
 from voiceprint_nb.service.jobs import JobTable
 from voiceprint_nb.service.media import MediaStore
@@ -224,7 +232,7 @@ class Desk:
                 self._quiet.notify_all()
 
     def _sweep_in_time(self) -> float:
-        """Forget what is too old, once an hour; seconds until the next time."""
+        """Forget what is too old, hasten what is due too late, once an hour; seconds until the next time."""
         now_s = self._clock()
         if not 0 <= now_s - self._swept_s < SWEEP_EVERY_S:  # less than 0: the clock was set back
             self._swept_s = now_s
@@ -234,6 +242,7 @@ class Desk:
                 outputs_before_ms=int((now_s - OUTPUT_LIFE_S) * 1000),
                 records_before_ms=int((now_s - RECORD_LIFE_S) * 1000),
             )
+            self._table.hasten(latest_ms=int((now_s + max(WEBHOOK_RETRY_DELAYS_S)) * 1000))
             n_media = self._media.expire()
             _log.info("swept", extra={"canceled_jobs": len(stale), "deleted_uploads": n_media})
         return self._swept_s + SWEEP_EVERY_S - now_s

@@ -185,6 +185,11 @@ class JobTable:
             for seq in seqs:
                 run("UPDATE deliveries SET due_ms = ? WHERE seq = ?", (until_ms, seq))
 
+    def hasten(self, *, latest_ms: int) -> None:
+        """Have all webhooks due at this moment at the latest, whatever the clock said before."""
+        with self._writing() as run:
+            run("UPDATE deliveries SET due_ms = ? WHERE due_ms > ?", (latest_ms, latest_ms))
+
     def retry(self, seq: int, *, attempt: int, reason: str, due_ms: int) -> None:
         """Plan a failed webhook's next attempt."""
         with self._writing() as run:
