@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -367,6 +368,15 @@ def no_client(bureau: Bureau) -> Desk:
     return bureau.open(new_client=new_client)
 
 
+class Canceling(httpx.AsyncBaseTransport):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        raise asyncio.CancelledError
+
+
+def canceled_by_nobody(bureau: Bureau) -> Desk:
+    return bureau.open(new_client=lambda: httpx.AsyncClient(transport=Canceling()))
+
+
 def no_room_for_the_file(bureau: Bureau) -> Desk:
     desk = bureau.open()
     for seq in range(1, 10):
@@ -377,7 +387,7 @@ def no_room_for_the_file(bureau: Bureau) -> Desk:
 @pytest.mark.parametrize(
     ("opened", "scheme"),
     [(no_engine, "media"), (no_engine, "http"), (no_text, "media"), (no_client, "http"),
-     (no_room_for_the_file, "http")],
+     (canceled_by_nobody, "http"), (no_room_for_the_file, "http")],
 )  # fmt: skip
 def test_a_fault_ends_one_job_and_nothing_else(
     bureau: Bureau, receiver: Receiver, caplog: pytest.LogCaptureFixture, opened: Any, scheme: str

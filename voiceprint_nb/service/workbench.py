@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,6 +112,7 @@ class Workbench:
         self._changes: list[Change] = []  # not yet stored
         self._ended = 0  # of them, how many end a job
         self._taken_seq = 0
+        self._closing = False
         self._metered_s = engine.busy_s
 
     @property
@@ -154,6 +155,7 @@ class Workbench:
 
     def give_back(self) -> None:
         """Let go of what can be: steps that have not begun are canceled, and their jobs wait again."""
+        self._closing = True
         for flight in self._flights.values():
             flight.step.cancel()
 
@@ -200,10 +202,10 @@ class Workbench:
         seq = flight.job.seq
         if self._flights.get(seq) is not flight:
             return  # it was stopped meanwhile
-        if step.cancelled():
+        if step.cancelled() and self._closing:
             self._changes.append(Change(seq, CREATED, self._now_ms()))
             self._land(seq)
-        elif error := step.exception():
+        elif error := CancelledError() if step.cancelled() else step.exception():
             self._fail(flight.job, error)
         else:
             self._try(flight.job, functools.partial(then, flight))
