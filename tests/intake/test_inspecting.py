@@ -85,3 +85,14 @@ def test_a_check_only_looks(web: Web) -> None:
     assert check(web.put(b"<!doctype html>")).error_code == "url_web_page"
     short = check(web.put(SHORT[:40] + (32_000).to_bytes(4, "little") + SHORT[44:32_044]))
     assert short.warning is not None and "Only 1.0 s" in short.warning
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 117164\n"
+
+
+@pytest.mark.parametrize("passes_on", [None, lambda _: True])
+@pytest.mark.parametrize("headers", [{}, {"ETag": None}])
+def test_a_git_lfs_pointer_says_so(web: Web, passes_on: Any, headers: dict[str, Any]) -> None:
+    with pytest.raises(RowError) as caught:
+        clip_of(web.put(POINTER, headers=headers), passes_on=passes_on)
+    assert caught.value.code == "not_audio" and "Git LFS" in str(caught.value)

@@ -16,7 +16,7 @@ from voiceprint_nb import contract, scratch
 from voiceprint_nb.batch.outcomes import Outcome, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError
-from voiceprint_nb.intake import clips, looking, sources
+from voiceprint_nb.intake import clips, looking, shares, sources
 
 if TYPE_CHECKING:
     import httpx
@@ -79,12 +79,15 @@ class Inspector:
         from voiceprint_nb.intake import ranges
 
         client = await self._web_client()
-        if self._passes_on is not None and self._passes_on(source.url):
-            remote = await ranges.look(source.url, self._scratch, client)
-            fits = remote is not None and remote.facts.duration_s <= contract.MAX_DURATION_S
-            if remote is not None and (fits or self._request.fit == "error"):
-                return clips.admit_remote(remote)
-        file = await looking.look_remote(source, self._scratch, client)
+        try:
+            if self._passes_on is not None and self._passes_on(source.url):
+                remote = await ranges.look(source.url, self._scratch, client)
+                fits = remote is not None and remote.facts.duration_s <= contract.MAX_DURATION_S
+                if remote is not None and (fits or self._request.fit == "error"):
+                    return clips.admit_remote(remote)
+            file = await looking.look_remote(source, self._scratch, client)
+        except RowError as error:
+            raise shares.explained(error, source.url) from None
         paths.append(file.path)
         return await self._in_thread(partial(self._admit, file))
 

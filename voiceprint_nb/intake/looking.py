@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from voiceprint_nb import audio, contract, fetching
 from voiceprint_nb.errors import RowError
+from voiceprint_nb.intake import shares
 from voiceprint_nb.intake.sources import BytesSource, FileSource, PathSource, SamplesSource, UrlSource
 
 if TYPE_CHECKING:
@@ -82,11 +83,23 @@ def look_local(source: Lookable, scratch: Path) -> LocalFile:
 
 
 async def look_remote(source: UrlSource, scratch: Path, client: httpx.AsyncClient) -> LocalFile:
-    """Copy a web address into the scratch folder; raises what `fetching.download` raises."""
+    """Copy a web address into the scratch folder.
+
+    Raises
+    ------
+    RowError
+        As `fetching.download`, and ``not_audio`` for a Git LFS pointer.
+    """
     target = scratch / uuid.uuid4().hex
     copy = await fetching.download(
         source.url, target, max_bytes=contract.MAX_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S, client=client
     )
+    try:
+        with target.open("rb") as file:
+            shares.refuse_pointer(file.read(64))
+    except RowError:
+        target.unlink()
+        raise
     return LocalFile(copy.path, copy.n_bytes, copy.sha256)
 
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 
 from voiceprint_nb import contract, fetching
-from voiceprint_nb.intake import headers
+from voiceprint_nb.intake import headers, shares
 from voiceprint_nb.intake.looking import RemoteFile
 
 LEAST_BYTES = 1_100
@@ -94,10 +94,11 @@ async def look(url: str, scratch: Path, client: httpx.AsyncClient) -> RemoteFile
     Raises
     ------
     RowError
-        As `fetching.download`, and ``truncated`` or ``bad_header``.
+        As `fetching.download`, and ``not_audio``, ``truncated`` or ``bad_header``.
     """
     try:
         first = part = await _fetch(url, 0, LEAST_BYTES, scratch, client)
+        shares.refuse_pointer(first.data)
         if first.total <= LEAST_BYTES:
             return None
         file = RangedFile(first.total)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from voiceprint_nb import contract
 from voiceprint_nb.errors import RowError
+from voiceprint_nb.intake import shares
 
 _MOST_CHANNELS = 64
 _MOST_RATE_HZ = 1_000_000
@@ -31,7 +32,7 @@ class PathSource:
 
 @dataclass(frozen=True)
 class UrlSource:
-    """An http or https address; it may be signed, so it is never shown."""
+    """An http or https address, of the file itself; it may be signed, so it is never shown."""
 
     url: str = field(repr=False)
 
@@ -81,7 +82,8 @@ def parse(cell: object, *, bases: Sequence[Path] = ()) -> Source:
     Raises
     ------
     RowError
-        ``empty_cell``, ``unsupported_cell`` or ``unsupported_scheme``.
+        ``empty_cell``, ``unsupported_cell`` or ``unsupported_scheme``; ``url_web_page`` for share links that
+        lead to no file.
     """
     if isinstance(cell, (bytes, bytearray, memoryview)):
         data = bytes(cell)
@@ -165,7 +167,7 @@ def _parse_url(text: str) -> Source:
     quoted = quote(f"{scheme.lower()}://{rest}", safe=_URL_CHARACTERS, errors="replace")
     if not host or not contract.is_job_url(quoted):
         raise RowError("url_unreachable", "The address is not a valid link: copy it again from its source.")
-    return UrlSource(quoted)
+    return UrlSource(shares.direct(quoted))
 
 
 def _parse_samples(samples: Any, sample_rate_hz: Any) -> Source:
