@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Protocol
 
 from voiceprint_nb import contract
 from voiceprint_nb.client.transport import Api
@@ -60,6 +62,13 @@ async def page(api: Api, cursor: str | None = None) -> contract.JobPage:
     return contract.JobPage.from_wire(await api.get(contract.JOBS_PATH, pacer=api.list_pacer, params=params))
 
 
+class Events(Protocol):
+    """Where the ends of jobs are told, such as a `Receiver`."""
+
+    def listen(self, job_id: str, callback: Callable[[contract.Job], None]) -> Callable[[], None]:
+        """Call back, from any thread, for each event of a job; the result ends that."""
+
+
 class Waiter:
     """Waits for jobs: one task asks for all of them, however many wait.
 
@@ -67,14 +76,21 @@ class Waiter:
     while few are; an output is fetched once. Unknown states count as running. A round without a usable
     answer is forgiven; after three in a row the rows hear why.
 
+    With events, a wait ends by its event: a voiceprint in it is taken as it is, any other end costs one read.
+    The rounds are slow then, for events that were lost.
+
     Parameters
     ----------
     api : Api
         The open client.
     interval_s : float
-        Pause between rounds, in seconds.
+        Pause between rounds without events, in seconds.
     sleep
         An awaitable sleep; tests pass their own.
+    events : Events, optional
+        Tells of jobs that were submitted with its address as their webhook.
+    sweep_s : float
+        Pause between rounds with events, in seconds.
     """
 
     def __init__(
@@ -83,17 +99,25 @@ class Waiter:
         *,
         interval_s: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        events: Events | None = None,
+        sweep_s: float = 60.0,
     ) -> None:
         self._api = api
-        self._interval_s = interval_s
+        self._interval_s = interval_s if events is None else sweep_s
         self._sleep = sleep
+        self._events = events
+        self._unlisten: dict[str, Callable[[], None]] = {}
+        self._reads: dict[str, asyncio.Task[None]] = {}  # of jobs that an event told of
         self._open: dict[str, asyncio.Future[contract.Job | None]] = {}
         self._misses: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
         self._has_list = True
 
-    async def wait(self, job_id: str, *, timeout_s: float) -> contract.Job | None:
+    async def wait(self, job_id: str, *, timeout_s: float, look_first: bool = False) -> contract.Job | None:
         """The finished job, or None if the service does not know it.
+
+        With ``look_first``, a job of an earlier run is read at once where only its event would end the wait:
+        that may have come and gone before.
 
         Raises
         ------
@@ -105,8 +129,12 @@ class Waiter:
         if (future := self._open.get(job_id)) is None:
             future = self._open[job_id] = asyncio.get_running_loop().create_future()
             future.add_done_callback(lambda _: self._close_job(job_id))
+            if self._events is not None:
+                self._listen(self._events, job_id)
+                if look_first:
+                    self._read_soon(job_id)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._rounds())
+            self._task = asyncio.create_task(self._told_to_all(self._rounds))
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(future)
@@ -118,27 +146,65 @@ class Waiter:
             ) from None
 
     async def close(self) -> None:
-        """Stop asking."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        """Stop asking and listening."""
+        for unlisten in self._unlisten.values():
+            unlisten()
+        self._unlisten.clear()
+        self._open.clear()
+        tasks = [*self._reads.values(), *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _close_job(self, job_id: str) -> None:
         self._open.pop(job_id, None)
         self._misses.pop(job_id, None)
+        if unlisten := self._unlisten.pop(job_id, None):
+            unlisten()
+
+    # --- events -----------------------------------------------------------------------------------------
+
+    def _listen(self, events: Events, job_id: str) -> None:
+        loop = asyncio.get_running_loop()
+
+        def hear(job: contract.Job) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the wait
+                loop.call_soon_threadsafe(self._told, job)
+
+        self._unlisten[job_id] = events.listen(job_id, hear)
+
+    def _told(self, job: contract.Job) -> None:
+        future = self._open.get(job.job_id)
+        if future is None or future.done() or not contract.is_terminal(job.status):
+            return
+        if job.status == contract.SUCCEEDED and job.voiceprint:
+            future.set_result(job)
+        else:
+            self._read_soon(job.job_id)
+
+    def _read_soon(self, job_id: str) -> None:
+        if job_id not in self._reads:
+            read = asyncio.create_task(self._told_to_all(partial(self._collect, [job_id])))
+            self._reads[job_id] = read
+            read.add_done_callback(lambda _: self._reads.pop(job_id))
+
+    # --- rounds -----------------------------------------------------------------------------------------
 
     async def _rounds(self) -> None:
+        while self._open:
+            await self._sleep(self._interval_s)
+            await self._collect(await self._ended())
+
+    async def _told_to_all(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Every row that waits must hear of what stops the asking."""
         try:
-            while self._open:
-                await self._sleep(self._interval_s)
-                await self._round()
-        except Exception as error:  # every row that waits must hear of it
+            await work()
+        except Exception as error:
             for future in list(self._open.values()):
                 _fail(future, error)
 
-    async def _round(self) -> None:
-        ended = await self._ended()  # fetched side by side: each waits for its turn among uploads
+    async def _collect(self, ended: Sequence[str]) -> None:
+        """Read jobs side by side: each read waits for its turn among uploads."""
         failures = await asyncio.gather(*map(self._fetch, ended), return_exceptions=True)
         for job_id, failure in zip(ended, failures, strict=True):
             if isinstance(failure, ServiceError) and not isinstance(failure, (KeyRefused, NoCredit)):
