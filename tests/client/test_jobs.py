@@ -224,12 +224,16 @@ def test_submission_is_sent_once(talk: Talk, wire: Faulty, fault: Fault, kind: t
 # --- events ---------------------------------------------------------------------------------------------
 
 
+def receiving(secret: str) -> Receiver:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    return Receiver(public_url=f"http://127.0.0.1:{port}", secret=secret, port=port)
+
+
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
     """One for all runs of this module."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with Receiver(public_url=f"http://127.0.0.1:{port}", secret=SIGNER, port=port) as started:
+    with receiving(SIGNER) as started:
         yield started
 
 
@@ -367,6 +371,38 @@ def test_a_lost_event_is_found_by_a_slow_round(talk: Talk, wire: Faulty, receive
     assert [job.status for job in found] == ["failed"] * n
     assert slept[0] == 60.0
     assert asked == (1 if n == 1 else n + 1)
+
+
+@pytest.fixture
+def stranger() -> Iterator[Receiver]:
+    """A receiver with the secret of another team."""
+    with receiving("whsec_other") as started:
+        yield started
+
+
+def test_rounds_are_no_longer_slow_once_the_secret_is_seen_to_be_wrong(
+    talk: Talk, stranger: Receiver
+) -> None:
+    async def session(api: Api) -> list[float]:
+        sleep = Slow()
+        waiter = jobs.Waiter(api, interval_s=0.01, sleep=sleep, events=stranger)
+        ids = await created(api, 2, replace(REQUEST, webhook=stranger.webhook_url))
+        await waited(api, ids)
+        async with asyncio.timeout(WAIT_S):
+            while stranger.problem is None:  # noqa: ASYNC110 - an event sets it, in another thread
+                await asyncio.sleep(0.001)
+        for job_id, problem in zip(ids, (None, stranger.problem), strict=True):
+            stranger._inbox.problem = problem
+            wait = asyncio.create_task(waiter.wait(job_id, timeout_s=WAIT_S))
+            await sleep.begun.wait()
+            sleep.begun.clear()
+            sleep.over.set()
+            assert (await wait).status == "failed"
+        await waiter.close()
+        return sleep.slept
+
+    assert talk(session) == [60.0, 0.01]
+    assert "check secret=" in (stranger.problem or "")
 
 
 def test_a_job_of_an_earlier_run_is_looked_at_first(talk: Talk, wire: Faulty, receiver: Receiver) -> None:

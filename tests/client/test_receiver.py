@@ -88,11 +88,13 @@ def test_it_listens_until_it_is_closed() -> None:
         assert not is_free(port)
         body = failed("a")
         assert post(receiver.webhook_url, body, signed(body)) == 204
+        assert receiver.problem is None
         receiver.close()
         receiver.close()
+        assert receiver.problem is not None
+        assert "The receiver is closed" in receiver.problem
         assert is_free(port)
         assert not threads()
-    assert receiver.problem is None
 
 
 def test_a_receiver_that_is_forgotten_ends() -> None:

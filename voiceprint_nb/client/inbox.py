@@ -45,7 +45,7 @@ class Inbox:
     Attributes
     ----------
     problem : str or None
-        What keeps events from being accepted, in a sentence; None once one was accepted.
+        What keeps events from being accepted, in a sentence; None as soon as one is.
     """
 
     def __init__(self, secret: str, clock: Callable[[], float]) -> None:

@@ -65,6 +65,10 @@ async def page(api: Api, cursor: str | None = None) -> contract.JobPage:
 class Events(Protocol):
     """Where the ends of jobs are told, such as a `Receiver`."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why events do not come, in a sentence."""
+
     def listen(self, job_id: str, callback: Callable[[contract.Job], None]) -> Callable[[], None]:
         """Call back, from any thread, for each event of a job; the result ends that."""
 
@@ -77,7 +81,7 @@ class Waiter:
     answer is forgiven; after three in a row the rows hear why.
 
     With events, a wait ends by its event: a voiceprint in it is taken as it is, any other end costs one read.
-    The rounds are slow then, for events that were lost.
+    The rounds are slow then, for events that were lost; not while something keeps all events from coming.
 
     Parameters
     ----------
@@ -103,7 +107,7 @@ class Waiter:
         sweep_s: float = 60.0,
     ) -> None:
         self._api = api
-        self._interval_s = interval_s if events is None else sweep_s
+        self._interval_s, self._sweep_s = interval_s, sweep_s
         self._sleep = sleep
         self._events = events
         self._unlisten: dict[str, Callable[[], None]] = {}
@@ -192,7 +196,8 @@ class Waiter:
 
     async def _rounds(self) -> None:
         while self._open:
-            await self._sleep(self._interval_s)
+            by_event = self._events is not None and self._events.problem is None
+            await self._sleep(self._sweep_s if by_event else self._interval_s)
             await self._collect(await self._ended())
 
     async def _told_to_all(self, work: Callable[[], Awaitable[None]]) -> None:

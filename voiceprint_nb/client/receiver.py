@@ -27,6 +27,7 @@ _MAX_CONNECTIONS = 256
 _TEST_S = 10.0
 _GRACE_S = 2  # for requests that are being answered when the receiver closes
 _SELF_TEST = "self-test"  # a status that no service sends
+_CLOSED = "The receiver is closed, so that no events arrive: leave it open until the run has ended."
 
 
 class Receiver:
@@ -99,7 +100,7 @@ class Receiver:
 
     @property
     def problem(self) -> str | None:
-        """What keeps events from being accepted, in a sentence; None once one was accepted."""
+        """What keeps events from coming, in a sentence: a wrong secret or clock, or that this is closed."""
         return self._inbox.problem
 
     def listen(self, job_id: str, callback: Callback) -> Callable[[], None]:
@@ -143,6 +144,7 @@ class Receiver:
                 except BaseException:
                     self.close()
                     raise
+                self._inbox.problem = None
         return self
 
     def close(self) -> None:
@@ -151,6 +153,7 @@ class Receiver:
             if self._stop is not None:
                 self._stop()
                 self._stop = None
+                self._inbox.problem = _CLOSED if self._serve else None
 
     def __enter__(self) -> Self:
         return self.start()
