@@ -129,9 +129,43 @@ def test_a_failed_write_leaves_all_as_it_was(table: JobTable) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         table.write([Change(1, "succeeded", NOW_MS, OUTPUT), Change(2, None, NOW_MS)])  # type: ignore[arg-type]
     assert table.counts() == {"created": 2}
-    assert table.due(now_ms=NOW_MS, limit=9) == []
+    assert table.due(now_ms=NOW_MS, per_team=9, per_host=9) == []
     ends(table, 1)
     assert table.counts() == {"created": 1, "succeeded": 1}
+
+
+def test_waiting_jobs_are_told_line_by_line_and_of_each_team_the_oldest(table: JobTable) -> None:
+    def told(line: str, per_team: int) -> list[int]:
+        return [job.seq for job in table.waiting(line, per_team=per_team)]
+
+    assert told("upload", 9) == []
+    for team, url in [
+        *[("ada", "https://clips.example/a")] * 3,
+        *[("ada", "media://a")] * 3,
+        *[("bob", "file:///a")] * 2,
+        ("Zoe", "HTTP://clips.example/a"),
+        ("", "media://a"),
+    ]:
+        table.add(team, VoiceprintRequest(url), now_ms=NOW_MS)
+    table.write([Change(4, "running", NOW_MS)])
+    assert [told("upload", 1), told("upload", 2)] == [[5, 7, 10], [5, 6, 7, 8, 10]]
+    assert [told("link", 2), told("link", 9)] == [[1, 2, 9], [1, 2, 3, 9]]
+
+
+def test_the_first_jobs_of_each_team_are_found_fast_among_many(table: JobTable) -> None:
+    for _ in range(10_000):
+        table.add("ada", VoiceprintRequest("https://clips.example/a"), now_ms=NOW_MS)
+    add(table, 20, team="ada")
+    add(table, 20, team="bob")
+    steps = [0]
+
+    def count() -> None:
+        steps[0] += 1
+
+    table._connection.set_progress_handler(count, 100)  # every so many steps of SQLite
+    assert len(table.waiting("upload", per_team=2)) == 4
+    assert len(table.waiting("link", per_team=2)) == 2
+    assert steps[0] < 10
 
 
 def test_a_job_forgets_its_link_at_its_end(table: JobTable, file: Path) -> None:
@@ -140,7 +174,7 @@ def test_a_job_forgets_its_link_at_its_end(table: JobTable, file: Path) -> None:
     table.write([Change(1, "canceled", NOW_MS, '{"error": "stopped"}'), Change(2, "created", NOW_MS)])
     with closing(sqlite3.connect(file)) as reader:
         assert reader.execute("SELECT url FROM jobs ORDER BY seq").fetchall() == [(None,), ("media://a",)]
-    assert [job.seq for job in table.waiting(after_seq=0, limit=9)] == [2]
+    assert [job.seq for job in table.waiting("upload", per_team=9)] == [2]
 
 
 def test_jobs_that_wait_too_long_are_those_that_nobody_has_begun(table: JobTable) -> None:
@@ -148,10 +182,11 @@ def test_jobs_that_wait_too_long_are_those_that_nobody_has_begun(table: JobTable
         add(table, at_ms=NOW_MS + late_ms)
     table.write([Change(1, "running", NOW_MS)])
     ends(table, 2)
-    assert table.waiting_since(NOW_MS + 2, limit=9) == []
-    assert table.waiting_since(NOW_MS + 3, limit=9) == [3]
-    assert table.waiting_since(NOW_MS + 9, limit=9) == [3, 4]
-    assert table.waiting_since(NOW_MS + 9, limit=1) == [3]
+
+    def since(late_ms: int, limit: int = 9) -> list[int]:
+        return [job.seq for job in table.waiting_since(NOW_MS + late_ms, limit=limit)]
+
+    assert [since(2), since(3), since(9), since(9, 1)] == [[], [3], [3, 4], [3]]
 
 
 # --- webhooks -------------------------------------------------------------------------------------------
@@ -161,10 +196,10 @@ def test_only_the_end_of_a_job_with_a_webhook_is_due(table: JobTable) -> None:
     add(table, 3, hook=HOOK)
     add(table)
     table.write([Change(seq, "running", NOW_MS) for seq in (1, 2, 3, 4)])
-    assert table.due(now_ms=NOW_MS, limit=9) == []
+    assert table.due(now_ms=NOW_MS, per_team=9, per_host=9) == []
     ends(table, 1, 4)
     ends(table, 2, status="failed")
-    due = table.due(now_ms=NOW_MS, limit=9)
+    due = table.due(now_ms=NOW_MS, per_team=9, per_host=9)
     assert [(each.seq, each.attempt, each.reason, each.host) for each in due] == [
         (1, 0, None, "receiver.example"),
         (2, 0, None, "receiver.example"),
@@ -180,7 +215,7 @@ def test_webhooks_are_due_at_their_moment_the_oldest_first(table: JobTable) -> N
     table.settle(4)
 
     def due(later_ms: int) -> list[int]:
-        return [each.seq for each in table.due(now_ms=NOW_MS + later_ms, limit=9)]
+        return [each.seq for each in table.due(now_ms=NOW_MS + later_ms, per_team=9, per_host=9)]
 
     assert [due(0), due(14_999), due(15_000), due(59_999), due(60_000)] == [
         [1],
@@ -191,8 +226,8 @@ def test_webhooks_are_due_at_their_moment_the_oldest_first(table: JobTable) -> N
     ]
     assert table.next_due_ms(after_ms=NOW_MS) == NOW_MS + 15_000
     assert table.next_due_ms(after_ms=NOW_MS + 60_000) is None
-    assert [each.seq for each in table.due(now_ms=NOW_MS + 60_000, limit=2)] == [1, 3]
-    assert table.due(now_ms=NOW_MS + 60_000, limit=9)[2].reason == "http_error"
+    assert [each.seq for each in table.due(now_ms=NOW_MS + 60_000, per_team=2, per_host=9)] == [1, 3]
+    assert table.due(now_ms=NOW_MS + 60_000, per_team=9, per_host=9)[2].reason == "http_error"
 
 
 def test_no_webhook_waits_beyond_a_moment(table: JobTable) -> None:
@@ -200,7 +235,8 @@ def test_no_webhook_waits_beyond_a_moment(table: JobTable) -> None:
     ends(table, 1, 2)
     table.postpone([2], until_ms=NOW_MS + DAY_MS)
     table.hasten(latest_ms=NOW_MS + 1000)
-    assert [len(table.due(now_ms=NOW_MS + late_ms, limit=9)) for late_ms in (0, 999, 1000)] == [1, 1, 2]
+    due = [table.due(now_ms=NOW_MS + late_ms, per_team=9, per_host=9) for late_ms in (0, 999, 1000)]
+    assert [len(each) for each in due] == [1, 1, 2]
 
 
 def test_no_host_takes_more_than_its_share(table: JobTable) -> None:
@@ -208,10 +244,20 @@ def test_no_host_takes_more_than_its_share(table: JobTable) -> None:
     for host in ["a.example"] * 50 + hosts:
         add(table, hook=f"https://{host}/")
     ends(table, *range(1, 56))
-    due = table.due(now_ms=NOW_MS, limit=9, per_host=2)
+    due = table.due(now_ms=NOW_MS, per_team=9, per_host=2)
     assert [each.seq for each in due] == [1, 2, 52, 53, 54, 55]
     assert {each.host for each in due} == {"a.example", "b.example", "c.example", "::1"}
-    assert [each.seq for each in table.due(now_ms=NOW_MS, limit=3, per_host=2)] == [1, 2, 52]
+    assert [each.seq for each in table.due(now_ms=NOW_MS, per_team=3, per_host=2)] == [1, 2, 52]
+
+
+def test_no_team_takes_more_than_its_share(table: JobTable) -> None:
+    for team in ["ada"] * 50 + ["bob"] * 3:
+        add(table, team=team, hook=HOOK)
+    ends(table, *range(1, 54))
+    due = table.due(now_ms=NOW_MS, per_team=4, per_host=2)
+    assert [(each.seq, each.team) for each in due] == [(1, "ada"), (2, "ada"), (51, "bob"), (52, "bob")]
+    due = table.due(now_ms=NOW_MS, per_team=2, per_host=9)
+    assert [each.seq for each in due] == [1, 2, 51, 52]
 
 
 @given(url=st.text())
@@ -236,7 +282,7 @@ def test_a_webhook_that_is_due_keeps_its_address_and_no_longer(table: JobTable, 
     add(table, hook=HOOK)
     ends(table, 1)
     table.expire(outputs_before_ms=NOW_MS + 1, records_before_ms=0)
-    (due,) = table.due(now_ms=NOW_MS + DAY_MS, limit=9)
+    (due,) = table.due(now_ms=NOW_MS + DAY_MS, per_team=9, per_host=9)
     assert (due.url, due.event.output) == (HOOK, None)
     table.settle(1)
     with closing(sqlite3.connect(file)) as reader:
@@ -267,6 +313,23 @@ PRAGMA user_version=2;
 OLD_IDS = [f"{digit}c8a89a5-dcc6-4edb-a75d-ffd64739674d" for digit in "f05"]  # random ones
 
 
+FORMAT_3 = """
+CREATE TABLE jobs (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, status TEXT NOT NULL,
+created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL, url TEXT, output TEXT,
+team TEXT NOT NULL DEFAULT 'default', webhook TEXT, webhook_status_only INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE deliveries (seq INTEGER PRIMARY KEY, attempt INTEGER NOT NULL, due_ms INTEGER NOT NULL,
+reason TEXT, host TEXT NOT NULL DEFAULT '');
+CREATE INDEX jobs_by_status ON jobs (status, seq);
+CREATE INDEX jobs_with_output ON jobs (updated_ms) WHERE output IS NOT NULL;
+CREATE INDEX jobs_of_team ON jobs (team);
+CREATE INDEX jobs_of_team_by_status ON jobs (team, status);
+CREATE INDEX deliveries_by_due ON deliveries (due_ms);
+CREATE INDEX deliveries_by_host ON deliveries (host, due_ms);
+PRAGMA user_version=3;
+"""
+FORMATS = pytest.mark.parametrize("schema", [FORMAT_1, FORMAT_2, FORMAT_3], ids=["1", "2", "3"])
+
+
 def write_old(file: Path, schema: str, *, also: Callable[[sqlite3.Connection], object] = bool) -> None:
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(schema)
@@ -288,27 +351,27 @@ def structure(file: Path) -> set[Any]:
         columns = {
             (table, *column[1:])
             for table in ("jobs", "deliveries")
-            for column in connection.execute(f"PRAGMA table_info({table})")
+            for column in connection.execute(f"PRAGMA table_xinfo({table})")
         }
         indexes = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'").fetchall()
         return columns | set(indexes) | set(connection.execute("PRAGMA user_version"))
 
 
-@pytest.mark.parametrize("schema", [FORMAT_1, FORMAT_2], ids=["1", "2"])
+@FORMATS
 def test_older_formats_are_taken_over_with_their_jobs(file: Path, tmp_path: Path, schema: str) -> None:
     write_old(file, schema)
     with closing(JobTable(file)) as table, closing(JobTable(tmp_path / "new.sqlite3")):
         assert structure(file) == structure(tmp_path / "new.sqlite3")
-        assert table.reopen() == 2
-        assert [job.url for job in table.waiting(after_seq=0, limit=9)] == ["media://a", "media://b"]
+        assert table.reopen() == {TEAM: 2}
+        assert [job.url for job in table.waiting("upload", per_team=9)] == ["media://a", "media://b"]
         old = table.find(TEAM, OLD_IDS[0])
         assert old is not None
         assert old.to_job(now_ms=NOW_MS).voiceprint == "cHJpbnQ="
         ends(table, 2, 3)
-        assert table.due(now_ms=NOW_MS, limit=9) == []
+        assert table.due(now_ms=NOW_MS, per_team=9, per_host=9) == []
 
 
-@pytest.mark.parametrize("schema", [FORMAT_1, FORMAT_2], ids=["1", "2"])
+@FORMATS
 def test_jobs_of_older_formats_are_listed_and_forgotten_in_their_time(file: Path, schema: str) -> None:
     write_old(file, schema)
     with closing(JobTable(file)) as table:
@@ -325,14 +388,19 @@ def test_jobs_of_older_formats_are_listed_and_forgotten_in_their_time(file: Path
         assert ids_of(table.newest(TEAM, 10)) == new[::-1]
 
 
-def test_due_webhooks_of_the_format_before_are_sent(file: Path) -> None:
+@pytest.mark.parametrize("schema", [FORMAT_2, FORMAT_3], ids=["2", "3"])
+def test_due_webhooks_of_older_formats_are_sent(file: Path, schema: str) -> None:
     def also(connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE jobs SET webhook = ?", (HOOK,))
-        connection.execute("INSERT INTO deliveries VALUES (1, 2, ?, 'http_error')", (NOW_MS,))
+        connection.execute(
+            "INSERT INTO deliveries (seq, attempt, due_ms, reason) VALUES (1, 2, ?, 'http_error')", (NOW_MS,)
+        )
+        if schema == FORMAT_3:
+            connection.execute("UPDATE deliveries SET host = 'receiver.example'")
 
-    write_old(file, FORMAT_2, also=also)
+    write_old(file, schema, also=also)
     with closing(JobTable(file)) as table:
-        (due,) = table.due(now_ms=NOW_MS, limit=9, per_host=2)
+        (due,) = table.due(now_ms=NOW_MS, per_team=9, per_host=2)
         assert (due.seq, due.attempt, due.reason, due.url, due.host) == (
             1,
             2,

@@ -5,14 +5,12 @@ import contextlib
 import subprocess
 import sys
 import threading
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.service.parts import Receiver, plain, status, until
-from voiceprint_nb.service.outside import FETCHES_AT_ONCE, Outside
+from tests.service.parts import plain
+from voiceprint_nb.service.outside import Outside
 
 
 def n_threads() -> int:
@@ -96,22 +94,3 @@ def test_work_that_will_not_end_and_clients_that_will_not_close_are_left(
     outside.close()
     assert n_threads() == before
     assert "did not end in order" in caplog.text
-
-
-def test_downloads_wait_for_a_place_before_their_time_runs(tmp_path: Path) -> None:
-    def when_released(handler: Any) -> None:
-        handler.server.released.wait()
-        status(404)(handler)
-
-    with Receiver() as server:
-        server.otherwise = when_released
-        outside = Outside(plain)
-        steps = [outside.fetch(server.url, tmp_path / str(n)) for n in range(2 * FETCHES_AT_ONCE)]
-        until(lambda: server.n_busy == FETCHES_AT_ONCE)
-        assert outside.start(answer).result() == 42  # whatever was begun before has had its turn
-        assert server.most_busy == FETCHES_AT_ONCE
-        server.released.set()
-        assert [type(step.exception()).__name__ for step in steps] == ["RowError"] * len(steps)
-        assert server.most_busy == FETCHES_AT_ONCE
-        outside.close()
-    assert list(tmp_path.iterdir()) == []

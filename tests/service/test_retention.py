@@ -32,7 +32,7 @@ from tests.service.parts import (
 from voiceprint_nb.contract import VoiceprintRequest
 from voiceprint_nb.service.desk import DEADLINE_S, Desk, DeskFull
 from voiceprint_nb.service.media import MediaStore
-from voiceprint_nb.service.outside import FETCHES_AT_ONCE
+from voiceprint_nb.service.workbench import LINKS_A_TEAM
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -405,13 +405,13 @@ def test_a_fault_ends_one_job_and_nothing_else(
 def test_slow_downloads_hold_up_no_webhook(bureau: Bureau, receiver: Receiver) -> None:
     with Receiver() as slow:
         slow.otherwise = silence
-        desk = bureau.open(in_flight=150)
+        desk = bureau.open()
         for _ in range(140):
             desk.submit(TEAM, VoiceprintRequest(slow.url))
-        until(lambda: slow.n_busy == FETCHES_AT_ONCE)
+        until(lambda: slow.n_busy == LINKS_A_TEAM)
         desk.submit(TEAM, job(receiver.url))
         assert bureau.meter.outcomes.get(timeout=WAIT_S) == "delivered"
-        assert slow.most_busy == FETCHES_AT_ONCE
+        assert slow.most_busy == LINKS_A_TEAM
         assert desk.close()
 
 

@@ -44,7 +44,7 @@ from voiceprint_nb.errors import UsageError
 from voiceprint_nb.service.addresses import guarded_client
 from voiceprint_nb.service.desk import Desk
 from voiceprint_nb.service.records import Delivery
-from voiceprint_nb.service.webhooks import AT_ONCE, AT_ONCE_A_HOST, deliver
+from voiceprint_nb.service.webhooks import AT_ONCE_A_HOST, AT_ONCE_A_TEAM, deliver
 
 SIGNER = "whsec_test_0123456789"  # of the contract's test vectors
 NOW_S = 1767225600.9
@@ -487,11 +487,11 @@ def test_many_webhooks_are_bounded_and_all_arrive(bureau: Bureau, receiver: Rece
     ids = {
         desk.submit(TEAM, job(f"http://{NAMES[n % 12]}:{receiver.server_port}/")).job_id for n in range(240)
     }
-    until(lambda: receiver.n_busy == AT_ONCE)
+    until(lambda: receiver.n_busy == AT_ONCE_A_TEAM)
     turned(desk)
     receiver.released.set()
     assert {json.loads(receiver.next().body)["jobId"] for _ in ids} == ids
-    assert receiver.most_busy == AT_ONCE
+    assert receiver.most_busy == AT_ONCE_A_TEAM
     assert [bureau.meter.outcomes.get(timeout=WAIT_S) for _ in ids] == ["delivered"] * 240
     until(lambda: not bureau.rows("SELECT 1 FROM deliveries"))
     assert receiver.got.empty()
@@ -501,7 +501,7 @@ def test_a_receiver_that_never_answers_does_not_hold_up_others(bureau: Bureau, r
     with Receiver() as dead:
         dead.otherwise = silence
         desk = named_hosts(bureau)
-        for _ in range(2 * AT_ONCE):
+        for _ in range(2 * AT_ONCE_A_TEAM):
             desk.submit(TEAM, job(f"http://{NAMES[0]}:{dead.server_port}/"))
         good = {
             desk.submit(TEAM, job(f"http://{NAMES[1]}:{receiver.server_port}/")).job_id for _ in range(20)

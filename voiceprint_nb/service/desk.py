@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class DeskFull(Exception):
-    """As many jobs wait as the desk takes; some will be done in a moment."""
+    """As many jobs wait as the desk takes, of all or of this team; some will be done in a moment."""
 
 
 class Desk:
@@ -71,9 +72,10 @@ class Desk:
     timer : callable
         Seconds for the deadline of running jobs.
     max_waiting : int
-        Accepted jobs that have not ended; more are refused with `DeskFull`.
+        Accepted jobs that have not ended; more are refused with `DeskFull`. A team fills more than half of it
+        only while no other needs it.
     in_flight : int
-        Jobs in memory at once; should keep the engine's threads busy.
+        Jobs on uploads in work at once; should keep the engine's threads busy.
     deadline_s : float
         A job that is in work for longer is canceled.
     new_client : callable
@@ -105,7 +107,8 @@ class Desk:
         self._outside = Outside(new_client)
         self._clerk = Clerk(self._turn, is_done=self._is_done, at_end=self._end)
         meter = meter or NullMeter()
-        self._quiet = threading.Condition()  # guards the count, tells when it is 0
+        self._quiet = threading.Condition()  # guards the next two, tells when no job is open
+        self._refused: set[str] = set()  # teams that found the desk full, until it is half empty
         self._swept_s = -math.inf
         self._closing = False
         try:
@@ -133,7 +136,7 @@ class Desk:
                 note=self._clerk.note,
                 meter=meter,
             )
-            self._open = self._table.reopen()
+            self._open = Counter(self._table.reopen())
             self._clerk.start()
         except BaseException:
             self._table.close()
@@ -151,18 +154,30 @@ class Desk:
         """
         if self._closing:
             raise RuntimeError("the desk is closed")
-        with self._quiet:
-            if self._open >= self._max_waiting:
-                raise DeskFull
-            self._open += 1
+        self._admit(team)
         try:
             job_id = self._table.add(team, request, now_ms=self._now_ms())
         except BaseException:
-            with self._quiet:
-                self._open -= 1
+            self._discount(Counter([team]))
             raise
         self._clerk.note()
         return JobCreated(job_id)
+
+    def _admit(self, team: str) -> None:
+        with self._quiet:
+            has, total = self._open[team], self._open.total()
+            others_come = total > has or self._refused - {team}
+            if total >= self._max_waiting or (others_come and 2 * has >= self._max_waiting):
+                self._refused.add(team)
+                raise DeskFull
+            self._open[team] += 1
+
+    def _discount(self, ended: Counter[str]) -> None:
+        with self._quiet:
+            self._open -= ended
+            if 2 * self._open.total() < self._max_waiting:
+                self._refused.clear()
+            self._quiet.notify_all()
 
     def job(self, team: str, job_id: str) -> Job | None:
         """State and, for 24 h after its end, output of a team's job."""
@@ -190,7 +205,8 @@ class Desk:
     @property
     def n_open(self) -> int:
         """Jobs that have not ended."""
-        return self._open
+        with self._quiet:
+            return self._open.total()
 
     def counts(self) -> Mapping[str, int]:
         """Jobs of all teams by status."""
@@ -227,9 +243,7 @@ class Desk:
 
     def _store(self) -> None:
         if ended := self._bench.store():
-            with self._quiet:
-                self._open -= ended
-                self._quiet.notify_all()
+            self._discount(ended)
 
     def _sweep_in_time(self) -> float:
         """Forget what is too old, hasten what is due too late, once an hour; seconds until the next time."""

@@ -15,21 +15,42 @@ from voiceprint_nb.service.schema import claimed, opened
 
 _MAX_NTH = 4095
 _MOST_ROWS = 2**62  # SQLite counts in 64 bits
-_DUE = """
-WITH RECURSIVE hosts (host) AS (
-    SELECT min(host) FROM deliveries
+_WAITING = """
+WITH RECURSIVE teams (team) AS (
+    SELECT min(team) FROM jobs WHERE status = 'created' AND line = :line
     UNION ALL
-    SELECT (SELECT min(host) FROM deliveries WHERE host > hosts.host) FROM hosts WHERE host IS NOT NULL
+    SELECT (SELECT min(team) FROM jobs WHERE status = 'created' AND line = :line AND team > teams.team)
+    FROM teams WHERE team IS NOT NULL
+)
+SELECT seq, id, jobs.team, line, url FROM teams CROSS JOIN jobs ON seq IN (
+    SELECT seq FROM jobs AS of_team INDEXED BY jobs_waiting
+    WHERE status = 'created' AND line = :line AND of_team.team = teams.team ORDER BY seq LIMIT :per_team
+) ORDER BY seq
+"""  # one look into the index for each team, not one at each job that waits
+_DUE = """
+WITH RECURSIVE teams (team) AS (
+    SELECT min(team) FROM deliveries
+    UNION ALL
+    SELECT (SELECT min(team) FROM deliveries WHERE team > teams.team) FROM teams WHERE team IS NOT NULL
+), hosts (team, host) AS (
+    SELECT team, (SELECT min(host) FROM deliveries AS of_team WHERE of_team.team = teams.team)
+    FROM teams WHERE team IS NOT NULL
+    UNION ALL
+    SELECT team, (
+        SELECT min(host) FROM deliveries AS of_team WHERE of_team.team = hosts.team AND host > hosts.host
+    ) FROM hosts WHERE host IS NOT NULL
 )
 SELECT seq, attempt, reason, team, webhook, webhook_status_only, id, status, created_ms, updated_ms, output
 FROM (
-    SELECT deliveries.* FROM hosts CROSS JOIN deliveries ON deliveries.seq IN (
-        SELECT seq FROM deliveries AS of_host WHERE of_host.host = hosts.host AND due_ms <= ?
-        ORDER BY due_ms, seq LIMIT ?
-    ) ORDER BY due_ms, seq LIMIT ?
-) CROSS JOIN jobs USING (seq)
-ORDER BY due_ms, seq
-"""  # one look into the index for each host, not one at each webhook that is due
+    SELECT seq, attempt, due_ms, reason,
+        row_number() OVER (PARTITION BY deliveries.team ORDER BY due_ms, seq) AS nth
+    FROM hosts CROSS JOIN deliveries ON seq IN (
+        SELECT seq FROM deliveries AS of_host
+        WHERE of_host.team = hosts.team AND of_host.host = hosts.host AND due_ms <= :now_ms
+        ORDER BY due_ms, seq LIMIT :per_host
+    )
+) CROSS JOIN jobs USING (seq) WHERE nth <= :per_team ORDER BY due_ms, seq
+"""  # one look into the index for each host of a team
 _TERMINAL = tuple(sorted(TERMINAL_STATUSES))
 
 
@@ -116,32 +137,26 @@ class JobTable:
         """Jobs of all teams by status."""
         return dict(self._read("SELECT status, count(*) FROM jobs GROUP BY status"))
 
-    def waiting(self, *, after_seq: int, limit: int) -> list[WaitingJob]:
-        """The oldest jobs after `after_seq` on which nobody works."""
-        rows = self._read(
-            "SELECT seq, id, team, url FROM jobs WHERE status = ? AND seq > ? ORDER BY seq LIMIT ?",
-            CREATED,
-            after_seq,
-            limit,
-        )
-        return [WaitingJob(*row) for row in rows]
+    def waiting(self, line: str, *, per_team: int) -> list[WaitingJob]:
+        """The jobs of a line on which nobody works, of each team the oldest ones."""
+        return [WaitingJob(*row) for row in self._read(_WAITING, line=line, per_team=per_team)]
 
-    def waiting_since(self, before_ms: int, *, limit: int) -> list[int]:
-        """Positions of jobs that were accepted before this moment and on which nobody works."""
+    def waiting_since(self, before_ms: int, *, limit: int) -> list[WaitingJob]:
+        """The oldest jobs that were accepted before this moment and on which nobody works."""
         rows = self._read(
-            "SELECT seq FROM jobs WHERE status = ? AND created_ms < ? ORDER BY seq LIMIT ?",
+            "SELECT seq, id, team, line, url FROM jobs WHERE status = ? AND created_ms < ? "
+            "ORDER BY seq LIMIT ?",
             CREATED,
             before_ms,
             limit,
         )
-        return [int(seq) for (seq,) in rows]
+        return [WaitingJob(*row) for row in rows]
 
-    def reopen(self) -> int:
-        """Make jobs that an earlier service left running wait again; the number of waiting jobs."""
+    def reopen(self) -> Mapping[str, int]:
+        """Make jobs that an earlier service left running wait again; the number of waiting jobs by team."""
         with self._writing() as run:
             run("UPDATE jobs SET status = ? WHERE status = ?", (CREATED, RUNNING))
-            (count,) = run("SELECT count(*) FROM jobs WHERE status = ?", (CREATED,)).fetchone()
-        return int(count)
+        return dict(self._read("SELECT team, count(*) FROM jobs WHERE status = ? GROUP BY team", CREATED))
 
     def write(self, changes: Sequence[Change]) -> None:
         """Store all changes in one transaction; each end of a job with a webhook makes its delivery due."""
@@ -155,18 +170,18 @@ class JobTable:
                 )
                 if ends:
                     run(
-                        "INSERT INTO deliveries (seq, attempt, due_ms, host) SELECT seq, 0, ?, "
-                        "host_of(webhook) FROM jobs WHERE seq = ? AND webhook IS NOT NULL",
+                        "INSERT INTO deliveries (seq, attempt, due_ms, host, team) SELECT seq, 0, ?, "
+                        "host_of(webhook), team FROM jobs WHERE seq = ? AND webhook IS NOT NULL",
                         (change.at_ms, change.seq),
                     )
 
     # --- webhooks ---------------------------------------------------------------------------------------
 
-    def due(self, *, now_ms: int, limit: int, per_host: int | None = None) -> list[Delivery]:
-        """The webhooks that are due longest, of each host at most `per_host`."""
+    def due(self, *, now_ms: int, per_team: int, per_host: int) -> list[Delivery]:
+        """The webhooks of each team that are due longest, of each of its hosts at most `per_host`."""
         if not self._read("SELECT 1 FROM deliveries WHERE due_ms <= ? LIMIT 1", now_ms):
             return []
-        rows = self._read(_DUE, now_ms, per_host or limit, limit)
+        rows = self._read(_DUE, now_ms=now_ms, per_team=per_team, per_host=per_host)
         return [
             Delivery(
                 seq, attempt, reason, team, url, StoredJob(*job).to_event(now_ms=now_ms, status_only=only)
@@ -263,9 +278,9 @@ class JobTable:
             self._last_id = (last_ms, nth + 1) if nth < _MAX_NTH else (last_ms + 1, 0)
         return job_id_at(*self._last_id)
 
-    def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+    def _read(self, query: str, *values: object, **named: object) -> list[tuple[Any, ...]]:
         with self._mutex:
-            return self._connection.execute(query, values).fetchall()
+            return self._connection.execute(query, named or values).fetchall()
 
     @contextmanager
     def _writing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:

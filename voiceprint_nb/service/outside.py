@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import httpx
 
 FETCH_TIMEOUT_S = 60.0
-FETCHES_AT_ONCE = 64  # fewer than a client's connections: the time of none runs while it waits for one
 
 _FINISH_S = 1.0
 _log = logging.getLogger(__name__)
@@ -39,6 +38,8 @@ def plain_client() -> httpx.AsyncClient:
 class Outside:
     """A thread for requests; it and its clients start with the first ones.
 
+    The caller sees to it that fewer are at once than a client has connections: time runs while one waits.
+
     Parameters
     ----------
     new_client : callable
@@ -49,19 +50,17 @@ class Outside:
         self._new_client = new_client
         self._clients: dict[str, httpx.AsyncClient] = {}  # clips and the rest: neither waits for the other
         self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
-        self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
 
     def fetch(self, url: str, target: Path) -> Future[None]:
         """Start copying; the future ends with the file complete, or with a `RowError` and no file."""
 
         async def copy(client: httpx.AsyncClient) -> None:
-            async with self._slots:
-                await download(url, target, max_bytes=MAX_BYTES, timeout_s=FETCH_TIMEOUT_S, client=client)
+            await download(url, target, max_bytes=MAX_BYTES, timeout_s=FETCH_TIMEOUT_S, client=client)
 
         return self._begin("clips", copy)
 
     def start(self, work: Work[T]) -> Future[T]:
-        """Run a coroutine function with a client; the caller sees to it that few are at once."""
+        """Run a coroutine function with a client."""
         return self._begin("others", work)
 
     def _begin(self, use: str, work: Work[T]) -> Future[T]:

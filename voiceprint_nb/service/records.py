@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from voiceprint_nb.contract import OUTPUT_LIFE_S, SUCCEEDED, Job, JobListItem, WebhookEvent
 
+UPLOAD, LINK = "upload", "link"  # the lines in which jobs wait, by where their audio lies
+
 _log = logging.getLogger(__name__)
 
 
@@ -28,6 +30,8 @@ class WaitingJob:
         As callers know it.
     team : str
         Whose it is.
+    line : str
+        Where it waits: `UPLOAD` or `LINK`.
     url : str
         Where its audio lies; may be a signed link.
     """
@@ -35,6 +39,7 @@ class WaitingJob:
     seq: int
     id: str
     team: str
+    line: str
     url: str = field(repr=False)
 
 

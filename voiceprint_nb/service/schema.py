@@ -15,9 +15,12 @@ from pathlib import Path
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.service.records import host_of
 
-FORMAT = 3
+FORMAT = 4
 
-_SCHEMA = """
+_LINE = """
+line TEXT AS (CASE WHEN url GLOB 'media://*' OR url GLOB 'file://*' THEN 'upload' ELSE 'link' END)
+"""  # where a job waits
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS jobs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -28,35 +31,46 @@ CREATE TABLE IF NOT EXISTS jobs (
     output TEXT,
     team TEXT NOT NULL DEFAULT 'default',
     webhook TEXT,
-    webhook_status_only INTEGER NOT NULL DEFAULT 0
+    webhook_status_only INTEGER NOT NULL DEFAULT 0,
+    {_LINE}
 );
 CREATE TABLE IF NOT EXISTS deliveries (
     seq INTEGER PRIMARY KEY,
     attempt INTEGER NOT NULL,
     due_ms INTEGER NOT NULL,
     reason TEXT,
-    host TEXT NOT NULL DEFAULT ''
+    host TEXT NOT NULL DEFAULT '',
+    team TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, seq);
+CREATE INDEX IF NOT EXISTS jobs_waiting ON jobs (line, team) WHERE status = 'created';
 CREATE INDEX IF NOT EXISTS jobs_with_output ON jobs (updated_ms) WHERE output IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobs_of_team ON jobs (team);
 CREATE INDEX IF NOT EXISTS jobs_of_team_by_status ON jobs (team, status);
 CREATE INDEX IF NOT EXISTS deliveries_by_due ON deliveries (due_ms);
-CREATE INDEX IF NOT EXISTS deliveries_by_host ON deliveries (host, due_ms)
+CREATE INDEX IF NOT EXISTS deliveries_by_team_host ON deliveries (team, host, due_ms)
+"""
+_ADD_LINE = f"ALTER TABLE jobs ADD COLUMN {_LINE};"
+_ADD_TEAM = """
+ALTER TABLE deliveries ADD COLUMN team TEXT NOT NULL DEFAULT '';
+UPDATE deliveries SET team = coalesce((SELECT team FROM jobs WHERE jobs.seq = deliveries.seq), '');
 """
 _UPGRADES = {
-    1: """
+    1: f"""
 ALTER TABLE jobs ADD COLUMN team TEXT NOT NULL DEFAULT 'default';
 ALTER TABLE jobs ADD COLUMN webhook TEXT;
 ALTER TABLE jobs ADD COLUMN webhook_status_only INTEGER NOT NULL DEFAULT 0;
+{_ADD_LINE}
 """,
-    2: """
+    2: f"""
 DROP INDEX jobs_by_team;
 DROP INDEX jobs_by_team_status;
 ALTER TABLE deliveries ADD COLUMN host TEXT NOT NULL DEFAULT '';
 UPDATE deliveries
 SET host = coalesce((SELECT host_of(webhook) FROM jobs WHERE jobs.seq = deliveries.seq), '');
-""",
+{_ADD_LINE} {_ADD_TEAM}
+""",  # noqa: S608 - constant texts
+    3: f"DROP INDEX deliveries_by_host; {_ADD_LINE} {_ADD_TEAM}",
 }
 
 

@@ -31,9 +31,11 @@ from voiceprint_nb.service.records import Delivery
 if TYPE_CHECKING:
     import httpx
 
-AT_ONCE = 64
-AT_ONCE_A_HOST = 8
+AT_ONCE = 96  # fewer than a client's connections
+AT_ONCE_A_TEAM = 48
+AT_ONCE_A_HOST = 8  # of a team
 
+_PLACES = AT_ONCE, AT_ONCE_A_TEAM, AT_ONCE_A_HOST
 _LEASE_S = WEBHOOK_TIMEOUT_S + 5.0  # after a crash in the middle of an attempt, it is made again then
 _log = logging.getLogger(__name__)
 
@@ -98,6 +100,11 @@ def _headers(delivery: Delivery, secret: str, body: bytes, *, timestamp: str) ->
     return headers
 
 
+def _parts(place: tuple[str, str]) -> list[tuple[str, ...]]:
+    """All, those of the team, those of its host: each has its own bound."""
+    return [place[:n] for n in range(3)]
+
+
 def _is_about_tls(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, ssl.SSLError):
@@ -140,7 +147,7 @@ class Deliveries:
     ) -> None:
         self._table, self._outside, self._secret_of, self._clock = table, outside, secret_of, clock
         self._note, self._plain, self._meter = note, plain, meter
-        self._out: dict[int, str] = {}  # job -> host, of attempts that are being made
+        self._out: dict[int, tuple[str, str]] = {}  # job -> team and host, of attempts that are being made
 
     @property
     def are_out(self) -> bool:
@@ -158,20 +165,23 @@ class Deliveries:
         return None if next_ms is None else max(0.001, next_ms / 1000 - now_s)
 
     def _chosen(self, now_s: float) -> list[Delivery]:
-        """Those due longest that have a free place: a host that never answers does not hold up the others."""
+        """Those due longest that have a free place: hosts that never answer do not hold up the others."""
         if len(self._out) >= AT_ONCE:
             return []
-        due = self._table.due(now_ms=int(now_s * 1000), limit=AT_ONCE, per_host=AT_ONCE_A_HOST)
-        at_host, chosen = Counter(self._out.values()), []
-        for delivery in due:
-            is_free = at_host[delivery.host] < AT_ONCE_A_HOST and at_host.total() < AT_ONCE
+        busy = Counter(part for place in self._out.values() for part in _parts(place))
+        chosen = []
+        for delivery in self._table.due(
+            now_ms=int(now_s * 1000), per_team=AT_ONCE_A_TEAM, per_host=AT_ONCE_A_HOST
+        ):
+            parts = _parts((delivery.team, delivery.host))
+            is_free = all(busy[part] < most for part, most in zip(parts, _PLACES, strict=True))
             if is_free and delivery.seq not in self._out:
-                at_host[delivery.host] += 1
+                busy.update(parts)
                 chosen.append(delivery)
         return chosen
 
     def _send(self, delivery: Delivery, now_s: float) -> None:
-        self._out[delivery.seq] = delivery.host
+        self._out[delivery.seq] = delivery.team, delivery.host
         try:
             secret = self._secret_of(delivery.team)
             step = self._outside.start(

@@ -10,7 +10,8 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,10 @@ from voiceprint_nb.service.jobs import JobTable
 from voiceprint_nb.service.media import MediaStore
 from voiceprint_nb.service.meter import Meter
 from voiceprint_nb.service.outside import Outside
-from voiceprint_nb.service.records import Change, WaitingJob
+from voiceprint_nb.service.records import LINK, UPLOAD, Change, WaitingJob
+
+LINKS = 64  # jobs on links in work; fewer than a client's connections
+LINKS_A_TEAM = 32
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ class _Flight:
 
 
 class Workbench:
-    """The jobs in work, a bounded number at once.
+    """The jobs in work, a bounded number at once; those on links, which may be slow, have their own places.
 
     Parameters
     ----------
@@ -80,7 +84,7 @@ class Workbench:
     note : callable
         Leaves a note for the clerk, from any thread.
     in_flight : int
-        Jobs in memory at once.
+        Jobs on uploads in work at once.
     deadline_s : float
         A job that takes longer is canceled.
     meter : Meter
@@ -110,8 +114,9 @@ class Workbench:
         self._note, self._in_flight, self._deadline_s, self._meter = note, in_flight, deadline_s, meter
         self._flights: dict[int, _Flight] = {}
         self._changes: list[Change] = []  # not yet stored
-        self._ended = 0  # of them, how many end a job
-        self._taken_seq = 0
+        self._ended: Counter[str] = Counter()  # of them, how many end a job of this team
+        self._n_taken = 0
+        self._taken: Counter[str] = Counter()  # team -> the number of its last job
         self._closing = False
         self._metered_s = engine.busy_s
 
@@ -121,22 +126,39 @@ class Workbench:
         return not self._flights
 
     def take(self) -> bool:
-        """Start waiting jobs in the order of arrival, up to the bound; whether there was any."""
-        free = self._in_flight - len(self._flights)
-        jobs = self._table.waiting(after_seq=self._taken_seq, limit=free) if free > 0 else []
+        """Start waiting jobs, as many as have a place; whether there was any."""
+        jobs = self._chosen(UPLOAD, self._in_flight, self._in_flight)
+        jobs += self._chosen(LINK, LINKS, LINKS_A_TEAM)
+        if not jobs:
+            return False
+        self._table.write([Change(job.seq, RUNNING, self._now_ms()) for job in jobs])
         for job in jobs:
-            self._taken_seq = job.seq
-            self._changes.append(Change(job.seq, RUNNING, self._now_ms()))
             self._try(job, functools.partial(self._start, job))
-        return bool(jobs)
+        return True
 
-    def store(self) -> int:
-        """Put what changed on disk; how many jobs have ended."""
-        if not self._changes:
-            return 0
-        self._table.write(self._changes)
-        ended, self._ended = self._ended, 0
-        self._changes.clear()
+    def _chosen(self, line: str, places: int, places_a_team: int) -> list[WaitingJob]:
+        """Next is the team with the fewest jobs in work, of equal ones the one whose turn is longest ago."""
+        busy = Counter(flight.job.team for flight in self._flights.values() if flight.job.line == line)
+        free = places - busy.total()
+        if free <= 0:
+            return []
+        ranked = []
+        for job in self._table.waiting(line, per_team=min(free, places_a_team)):
+            busy[job.team] += 1
+            if busy[job.team] <= places_a_team:
+                ranked.append((busy[job.team], self._taken[job.team], job.seq, job))
+        chosen = [job for *_, job in sorted(ranked)[:free]]
+        for job in chosen:
+            self._n_taken += 1
+            self._taken[job.team] = self._n_taken
+        return chosen
+
+    def store(self) -> Counter[str]:
+        """Put what changed on disk; how many jobs of which team have ended."""
+        if self._changes:
+            self._table.write(self._changes)
+            self._changes.clear()
+        ended, self._ended = self._ended, Counter()
         return ended
 
     def stop_overdue(self) -> float | None:
@@ -144,14 +166,13 @@ class Workbench:
         now_s = self._timer()
         for flight in [each for each in self._flights.values() if each.until_s <= now_s]:
             flight.step.cancel()
-            self._end(flight.job.seq, CANCELED, f"Stopped: the work took longer than {self._deadline_s:g} s")
+            self._end(flight.job, CANCELED, f"Stopped: the work took longer than {self._deadline_s:g} s")
         return min((each.until_s - now_s for each in self._flights.values()), default=None)
 
-    def cancel_waiting(self, seqs: list[int], reason: str) -> None:
+    def cancel_waiting(self, jobs: Sequence[WaitingJob], reason: str) -> None:
         """End jobs on which nobody works."""
-        for seq in seqs:
-            if seq not in self._flights:
-                self._end(seq, CANCELED, reason)
+        for job in jobs:
+            self._end(job, CANCELED, reason)
 
     def give_back(self) -> None:
         """Let go of what can be: steps that have not begun are canceled, and their jobs wait again."""
@@ -189,7 +210,7 @@ class Workbench:
         self._begin(job, self._engine.submit(functools.partial(load_clip, path)), self._embedded)
 
     def _embedded(self, flight: _Flight) -> None:
-        self._end(flight.job.seq, SUCCEEDED, self._voiceprint(flight.step.result()))
+        self._end(flight.job, SUCCEEDED, self._voiceprint(flight.step.result()))
 
     def _begin(
         self, job: WaitingJob, step: Future[Any], then: Callable[[_Flight], None], file: Path | None = None
@@ -213,18 +234,18 @@ class Workbench:
     def _fail(self, job: WaitingJob, error: BaseException) -> None:
         if not isinstance(error, RowError):
             _log.error("job failed by a fault of the service", exc_info=error, extra={"job": job.id})
-        self._end(job.seq, FAILED, failure_text(error))
+        self._end(job, FAILED, failure_text(error))
 
-    def _end(self, seq: int, status: str, text: str) -> None:
+    def _end(self, job: WaitingJob, status: str, text: str) -> None:
         """The one place where a job's result is made; `text` is the voiceprint or the error."""
         output = {"voiceprint" if status == SUCCEEDED else "error": text}
-        self._changes.append(Change(seq, status, self._now_ms(), json.dumps(output)))
-        self._ended += 1
-        _log.info("job ended", extra={"seq": seq, "status": status})
+        self._changes.append(Change(job.seq, status, self._now_ms(), json.dumps(output)))
+        self._ended[job.team] += 1
+        _log.info("job ended", extra={"seq": job.seq, "status": status})
         busy_s = self._engine.busy_s
         self._meter.job_ended(status, engine_s=busy_s - self._metered_s)
         self._metered_s = busy_s
-        self._land(seq)
+        self._land(job.seq)
 
     def _land(self, seq: int) -> None:
         flight = self._flights.pop(seq, None)
