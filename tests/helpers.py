@@ -70,6 +70,8 @@ class World:
                 transport=self.wire,
                 timeout_s=self.timeout_s,
                 new_pacer=pacer,
+                clock=time.clock,
+                sleep=time.sleep,
             ),
             **(values | self.options),
         )

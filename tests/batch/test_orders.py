@@ -180,7 +180,7 @@ def test_orphan_is_left_when_the_service_cannot_be_asked(world: World) -> None:
     with world.ledger() as ledger:
         ledger.claim("key")
         ledger.abandon("key")
-    world.wire.on("GET", "/v2/jobs", *[fails(httpx.ReadError)] * 5)
+    world.wire.on("GET", "/v2/jobs", *[fails(httpx.ReadError)] * 10)
 
     async def session(taken: Orders, ledger: Ledger) -> None:
         with pytest.raises(ServiceUnavailable):

@@ -444,3 +444,26 @@ def test_ledger_that_breaks_during_the_run_stops_it_with_a_sentence(world: World
     assert isinstance(ran.error, UsageError)
     assert "ledger" in str(ran.error)
     assert set(ran.codes) == {"canceled"}
+
+
+def test_an_outage_holds_the_run_up_and_costs_no_row(world: World, clips: list[Path]) -> None:
+    world.options = {"in_flight": 4}
+    world.wire.on("POST", "/v1/media/input", *[answers(503)] * 10)
+    world.wire.on("GET", "/v1/test", None, *[answers(503)] * 3)
+    ran = world.run(clips)
+    assert ran.error is None
+    assert all(ran.prints)
+    assert world.wire.paths("GET").count("/v1/test") == 6  # the key's check, four probes, and one more
+
+
+def test_an_outage_without_end_stops_the_run_with_finished_rows_kept(world: World, clips: list[Path]) -> None:
+    world.options = {"in_flight": 4}
+    world.run(clips[:2])
+    world.wire.always("POST", "/v1/media/input", answers(503))
+    world.wire.on("GET", "/v1/test", None, *[answers(503)] * 1000)
+    ran = world.run(clips)
+    assert isinstance(ran.error, ServiceUnavailable)
+    assert "10 minutes (answer 503)" in str(ran.error)
+    assert all(ran.prints[:2])
+    assert set(ran.codes[2:]) <= {"canceled", "service_unavailable"}
+    assert ran.left_tasks == 0

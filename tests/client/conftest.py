@@ -58,7 +58,13 @@ def talk(wire: Faulty, time: Time) -> Callable[..., Any]:
         async def opened() -> Any:
             pacer = partial(Pacer, clock=time.clock, sleep=time.sleep)
             api = Api(
-                base_url=LocalService.base_url, api_key=api_key, transport=wire, new_pacer=pacer, **options
+                base_url=LocalService.base_url,
+                api_key=api_key,
+                transport=wire,
+                new_pacer=pacer,
+                clock=time.clock,
+                sleep=time.sleep,
+                **options,
             )
             async with api:
                 return await session(api)

@@ -81,6 +81,10 @@ class Orders:
         """Requests that wait for the service's rate limit."""
         return self._api.waiting_for_limit
 
+    def notice(self) -> str:
+        """What holds all rows up right now, or empty."""
+        return "the service is failing, waiting for it" if self._api.breaker.is_open else ""
+
     async def known(self, key: str) -> Outcome | None:
         """Step 4: the outcome of a request that the ledger knows; None if it must be submitted.
 

@@ -35,6 +35,8 @@ class Snapshot:
         Whether the run is over.
     stopped_by : str or None
         What ended it before all rows were done, in a sentence.
+    notice : str
+        What holds all rows up right now, or empty.
     """
 
     title: str
@@ -46,6 +48,7 @@ class Snapshot:
     waiting_for_limit: int
     ended: bool
     stopped_by: str | None = None
+    notice: str = ""
 
     @property
     def done(self) -> int:
@@ -71,6 +74,8 @@ class Snapshot:
         ]
         if self.waiting_for_limit:
             parts.append(f"{self.waiting_for_limit} waiting for the limit")
+        if self.notice:
+            parts.append(self.notice)
         time_text = (
             f"{self.elapsed_s:.0f} s" if self.ended or self.left_s is None else f"{self.left_s:.0f} s left"
         )
@@ -88,6 +93,7 @@ class Tally:
     destination: str = ""
     clock: Callable[[], float] = time.monotonic
     waiting_for_limit: Callable[[], int] = field(default=lambda: 0)
+    notice: Callable[[], str] = field(default=lambda: "")
     _states: dict[int, str] = field(default_factory=dict)
     _counts: Counter[str] = field(default_factory=Counter)
     _problems: Counter[str] = field(default_factory=Counter)
@@ -143,6 +149,7 @@ class Tally:
             self.waiting_for_limit(),
             self._ended_s is not None,
             self._stopped_by,
+            "" if self._ended_s is not None else self.notice(),
         )
 
 

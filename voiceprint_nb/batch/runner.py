@@ -72,6 +72,7 @@ class Batch:
         try:
             async with self._inspector, Orders(self._service, self._ledger, self._model) as self._orders:
                 self._tally.waiting_for_limit = self._orders.waiting_for_limit
+                self._tally.notice = self._orders.notice
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self._service.in_flight, len(self._cells))):
                         group.create_task(self._work(positions))

@@ -8,16 +8,18 @@ import functools
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from voiceprint_nb import contract, settings
+from voiceprint_nb.client.breaker import Breaker
 from voiceprint_nb.errors import (
     KeyRefused,
     NoCredit,
     ProtocolError,
     RateLimited,
     RequestRefused,
+    ServiceError,
     ServiceUnavailable,
     UsageError,
 )
@@ -55,6 +57,8 @@ class Api:
         Makes the pacers; tests pass one with a clock of their own.
     turns : callable, optional
         Turns of a group of endpoints that others share; by default each `Api` has its own.
+    clock, sleep
+        Monotonic seconds and an awaitable sleep, for the breaker; tests pass their own.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class Api:
         timeout_s: float = _CONNECT_S + _TRANSFER_S,
         new_pacer: Callable[..., Pacer] = Pacer,
         turns: Callable[[str], Turns] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._base_url = base_url
         self._headers = {"User-Agent": USER_AGENT}
@@ -83,6 +89,7 @@ class Api:
         self.read_pacer = pacer("read", contract.READS_PER_WINDOW)
         self.list_pacer = pacer("list", contract.READS_PER_WINDOW)
         self._test_pacer = new_pacer()  # its limit is its own, not that of the reads
+        self.breaker = Breaker(self._works, clock=clock, sleep=sleep)
 
     async def __aenter__(self) -> Self:
         import httpx
@@ -103,6 +110,7 @@ class Api:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self.breaker.close()
         await self.client.aclose()
 
     @property
@@ -118,9 +126,11 @@ class Api:
         pacers = (self.submit_pacer, self.media_pacer, self.read_pacer, self.list_pacer)
         return sum(pacer.waiting for pacer in pacers)
 
-    async def get(self, path: str, *, pacer: Pacer, params: Mapping[str, str] | None = None) -> object:
-        """GET a JSON answer, retried while the service is unavailable."""
-        return await self._call("GET", path, pacer=pacer, params=params, repeatable=True)
+    async def get(
+        self, path: str, *, pacer: Pacer, params: Mapping[str, str] | None = None, patient: bool = True
+    ) -> object:
+        """GET a JSON answer, retried while the service is unavailable; for seconds only unless ``patient``."""
+        return await self._call("GET", path, pacer=pacer, params=params, repeatable=True, patient=patient)
 
     async def post(
         self,
@@ -139,7 +149,7 @@ class Api:
 
     async def check_key(self) -> None:
         """Ask the service whether it is there and takes the key."""
-        await self.get(contract.TEST_PATH, pacer=self._test_pacer)
+        await self.get(contract.TEST_PATH, pacer=self._test_pacer, patient=False)
 
     async def put(self, url: str, chunks: Callable[[], AsyncIterator[bytes]], n_bytes: int) -> None:
         """Stream bytes to a presigned link, without the key; retried with the same bytes."""
@@ -178,20 +188,30 @@ class Api:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         before: Callable[[], None] | None = None,
+        patient: bool = True,
     ) -> object:
         def build() -> httpx.Request:
             return self._request(method, self._base_url + path, self._key_header, params=params, json=body)
 
-        async for attempt in _attempts(repeatable=repeatable):
-            with attempt:
-                answer = await self._answered(build, pacer, before)
-                if answer.status_code >= 300:
-                    _raise_for_status(answer)
-                try:
-                    return answer.json()
-                except (ValueError, RecursionError):  # not JSON, or nested without end
-                    raise ProtocolError("The service answered with something other than JSON.") from None
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        async def answered() -> object:
+            async for attempt in _attempts(repeatable=repeatable):
+                with attempt:
+                    answer = await self._answered(build, pacer, before, patient=patient)
+                    if answer.status_code >= 300:
+                        _raise_for_status(answer)
+                    try:
+                        return answer.json()
+                    except (ValueError, RecursionError):  # not JSON, or nested without end
+                        raise ProtocolError("The service answered with something other than JSON.") from None
+            raise AssertionError("unreachable: the last attempt returns or raises")
+
+        try:
+            return await answered()
+        except ServiceUnavailable as error:
+            if not (patient and self.breaker.is_open) or (error.sent and not repeatable):
+                raise
+        await self.breaker.passed()  # an outage costs no row: once more when it is over
+        return await answered()
 
     def _request(self, method: str, url: str, headers: Mapping[str, str], **content: Any) -> httpx.Request:
         """A request made here: the client's own merging of URLs and headers costs more than the sending."""
@@ -201,12 +221,19 @@ class Api:
         return httpx.Request(method, url, headers={**self._headers, **headers}, extensions=timeout, **content)
 
     async def _answered(
-        self, build: Callable[[], httpx.Request], pacer: Pacer, before: Callable[[], None] | None
+        self,
+        build: Callable[[], httpx.Request],
+        pacer: Pacer,
+        before: Callable[[], None] | None,
+        *,
+        patient: bool,
     ) -> httpx.Response:
         """One answer that is not 429: a refused request was not carried out and waits for its turn."""
         for _ in range(_MOST_PAUSES):
+            if patient:
+                await self.breaker.passed()
             await pacer.slot()
-            answer = await self._sent(build(), self._timeout_s, before)
+            answer = await (self._noted if patient else self._sent)(build(), self._timeout_s, before)
             facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=time.time())
             pacer.learn(facts.limit, remaining=facts.remaining, reset_s=facts.reset_s)
             if answer.status_code != 429:
@@ -216,6 +243,30 @@ class Api:
             "The service kept answering that there are too many requests: run resume() later.",
             retry_after_s=_pause_s(facts),
         )
+
+    async def _noted(
+        self, request: httpx.Request, timeout_s: float, before: Callable[[], None] | None = None
+    ) -> httpx.Response:
+        """One answer, of which the breaker hears whether the service works."""
+        try:
+            answer = await self._sent(request, timeout_s, before)
+        except ServiceUnavailable as error:
+            self.breaker.failed(str(error).rstrip("."))
+            raise
+        if answer.status_code >= 500:
+            self.breaker.failed(f"answer {answer.status_code}")
+        else:
+            self.breaker.succeeded()
+        return answer
+
+    async def _works(self) -> bool:
+        """Whether the service answers at all; asked by the breaker only."""
+        url = self._base_url + contract.TEST_PATH
+        try:
+            answer = await self._sent(self._request("GET", url, self._key_header), self._timeout_s)
+        except ServiceError:
+            return False
+        return answer.status_code < 500
 
 
 def _pause_s(facts: contract.RateFacts) -> float:

@@ -104,6 +104,8 @@ def as_html(snapshot: Snapshot) -> str:
     )
     if snapshot.waiting_for_limit:
         legend += f" &middot; {snapshot.waiting_for_limit} waiting for the limit"
+    if snapshot.notice:
+        legend += f" &middot; {html.escape(snapshot.notice)}"
     head = f"{snapshot.title}: {snapshot.done} of {snapshot.n_rows} rows"
     return (
         '<div style="font-family:sans-serif;max-width:60em;overflow-wrap:anywhere">'
