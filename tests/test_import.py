@@ -53,7 +53,8 @@ def test_every_name_loads_without_a_warning_and_without_the_engine(tmp_path):
     done = run_python(
         tmp_path,
         "import sys, voiceprint_nb as vp\n"
-        "for name in vp.__all__: assert getattr(vp, name).__doc__, name\n"
+        "names = set(vp.__all__) - {'Receiver'}  # which is a web application\n"
+        "for name in names: assert getattr(vp, name).__doc__, name\n"
         "print(*{'onnxruntime', 'ipywidgets', 'starlette', 'IPython'} & set(sys.modules))",
     )
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "\n")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from voiceprint_nb.notebook import accessor as _accessor  # noqa: F401 - registers df.voiceprint
 
 if TYPE_CHECKING:
+    from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
     from voiceprint_nb.notebook.nesting import enable_nesting
     from voiceprint_nb.notebook.runs import Run
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Receiver": "client.receiver",
     "RowError": "errors",
     "Run": "notebook.runs",
     "ServiceError": "errors",
@@ -52,6 +54,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Receiver",
     "RowError",
     "Run",
     "ServiceError",

@@ -56,7 +56,8 @@ class Orders:
         self._ledger = ledger
         self._model = model
         self._api = service.open_api()
-        self._waiter = jobs.Waiter(self._api, interval_s=service.poll_s)
+        self._waiter = jobs.Waiter(self._api, interval_s=service.poll_s, events=service.receiver)
+        self._webhook = service.receiver.webhook_url if service.receiver else None
         self._key_check: asyncio.Task[None] | None = None
         self._sending: dict[str, asyncio.Task[Entry]] = {}  # submissions that have left, by request
         self._repeats: Counter[str] = Counter()
@@ -83,7 +84,10 @@ class Orders:
 
     def notice(self) -> str:
         """What holds all rows up right now, or empty."""
-        return "the service is failing, waiting for it" if self._api.breaker.is_open else ""
+        if self._api.breaker.is_open:
+            return "the service is failing, waiting for it"
+        receiver = self._service.receiver
+        return (receiver.problem or "") if receiver else ""
 
     async def known(self, key: str) -> Outcome | None:
         """Step 4: the outcome of a request that the ledger knows; None if it must be submitted.
@@ -187,7 +191,8 @@ class Orders:
                 self._sending[key] = task
 
         try:
-            created = await jobs.submit(self._api, contract.VoiceprintRequest(url, self._model), before=claim)
+            request = contract.VoiceprintRequest(url, self._model, self._webhook)
+            created = await jobs.submit(self._api, request, before=claim)
             return self._ledger.opened(key, created.job_id, created.warning)
         except BaseException as error:
             if key in self._sending:
@@ -221,7 +226,8 @@ class Orders:
         """How an open job ended; whatever leaves it open leaves it in the ledger."""
         job_id = entry.job_id
         try:
-            job = await self._waiter.wait(job_id, timeout_s=self._service.job_timeout_s)
+            timeout_s, earlier = self._service.job_timeout_s, source == "reused"  # its event may be long gone
+            job = await self._waiter.wait(job_id, timeout_s=timeout_s, look_first=earlier)
         except RowError as error:
             return Outcome.of_error(error, job_id=job_id)
         except (KeyRefused, NoCredit):

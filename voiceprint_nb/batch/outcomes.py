@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voiceprint_nb.audio import AudioFacts
 from voiceprint_nb.client.transport import Api
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.clips import Clip, Fit
+
+if TYPE_CHECKING:
+    from voiceprint_nb.client.receiver import Receiver
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class Service:
         Bound on the wait for one job, in seconds.
     settle_s : float
         Pause before a submission that came to nothing is repeated, in seconds.
+    receiver : Receiver, optional
+        Takes the service's webhooks: waits end by them, not by asking.
     """
 
     open_api: Callable[[], Api]
@@ -128,6 +134,7 @@ class Service:
     sees_files: bool = False
     job_timeout_s: float = 300.0
     settle_s: float = 1.0
+    receiver: Receiver | None = None
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class Api:
     async def get(
         self, path: str, *, pacer: Pacer, params: Mapping[str, str] | None = None, patient: bool = True
     ) -> object:
-        """GET a JSON answer, retried while the service is unavailable; for seconds only unless ``patient``."""
+        """GET a JSON answer, retried while the service is unavailable; unless ``patient``, for seconds."""
         return await self._call("GET", path, pacer=pacer, params=params, repeatable=True, patient=patient)
 
     async def post(

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -26,6 +26,9 @@ from voiceprint_nb.errors import ServiceError, UsageError
 from voiceprint_nb.intake.clips import Fit
 from voiceprint_nb.notebook import frames, services, views
 from voiceprint_nb.settings import Settings
+
+if TYPE_CHECKING:
+    from voiceprint_nb.client.receiver import Receiver
 
 _LEAVE_S = 5.0  # most that a run still going adds to the end of the process
 
@@ -73,6 +76,8 @@ class Session:
         The run to go on with; by default a new one.
     listed : bool
         Whether the run stays on the ledger's list when it has ended.
+    receiver : Receiver, optional
+        Takes the service's webhooks.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Session:
         keep: bool = True,
         record: RunRecord | None = None,
         listed: bool = True,
+        receiver: Receiver | None = None,
     ) -> None:
         self._frame = frame
         self._listed = listed
@@ -91,7 +97,7 @@ class Session:
         self._settings = settings
         self._ledger = Ledger(settings.data_dir if keep else None, paid=not settings.is_local)
         try:
-            service = services.connect(settings, self._ledger)
+            service = services.connect(settings, self._ledger, receiver)
             self.run_id = record.run_id if record else self._begin(keep)
         except BaseException:
             self._ledger.close()

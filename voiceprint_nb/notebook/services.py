@@ -13,13 +13,14 @@ from voiceprint_nb.client.transport import Api
 from voiceprint_nb.settings import Settings
 
 if TYPE_CHECKING:
+    from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.service.local import LocalService
 
 _LOCAL_POLL_S, _LOOPBACK_POLL_S, _REMOTE_POLL_S = 0.1, 0.2, 3.0
 _IN_FLIGHT = 64  # keeps the engine's batches full, and a hosted minute of 100 jobs of 20 s in work
 
 
-def connect(settings: Settings, ledger: Ledger) -> Service:
+def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None) -> Service:
     """How to reach the service of these settings; nothing is sent yet."""
     if settings.is_local:
         local = _local_service(os.getpid())
@@ -42,6 +43,7 @@ def connect(settings: Settings, ledger: Ledger) -> Service:
         poll_s=_LOOPBACK_POLL_S if settings.is_loopback else _REMOTE_POLL_S,
         in_flight=_IN_FLIGHT,
         sees_private_hosts=settings.is_loopback,
+        receiver=receiver,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -15,6 +16,9 @@ from voiceprint_nb.notebook.frames import Data
 from voiceprint_nb.notebook.runs import Call, Run, Session, recorded
 from voiceprint_nb.notebook.voiceprint import Voiceprint
 from voiceprint_nb.settings import HOSTED_URL, Settings, resolve
+
+if TYPE_CHECKING:
+    from voiceprint_nb.client.receiver import Receiver
 
 Base = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -96,6 +100,7 @@ def voiceprints(
     progress: bool = True,
     ledger: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
+    receiver: Receiver | None = None,
 ) -> pd.DataFrame:
     """A voiceprint for every row; blocks until all rows have ended.
 
@@ -115,6 +120,8 @@ def voiceprints(
         Keep results on disk, so that they are reused and the run can be resumed.
     data_dir : path, optional
         Folder of the ledger; by default the user's data folder.
+    receiver : Receiver, optional
+        Takes the service's webhooks, so that jobs are not asked for; started here unless it is.
 
     Returns
     -------
@@ -137,7 +144,15 @@ def voiceprints(
     """
     settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
     session = _session(
-        data, column, settings, fit=fit, base=base, prefix=prefix, overwrite=overwrite, keep=ledger
+        data,
+        column,
+        settings,
+        fit=fit,
+        base=base,
+        prefix=prefix,
+        overwrite=overwrite,
+        keep=ledger,
+        receiver=_started(receiver, settings),
     )
     return session.block(progress=progress)
 
@@ -156,12 +171,13 @@ def submit(
     progress: bool = True,
     ledger: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
+    receiver: Receiver | None = None,
 ) -> Run:
     """As `voiceprints`, but returns at once with a `Run` that goes on in the background.
 
     Parameters
     ----------
-    data, column, service, api_key, model, fit, base, prefix, overwrite, progress, ledger, data_dir
+    data, column, service, api_key, model, fit, base, prefix, overwrite, progress, ledger, data_dir, receiver
         As in `voiceprints`.
 
     Returns
@@ -182,7 +198,15 @@ def submit(
     """
     settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
     session = _session(
-        data, column, settings, fit=fit, base=base, prefix=prefix, overwrite=overwrite, keep=ledger
+        data,
+        column,
+        settings,
+        fit=fit,
+        base=base,
+        prefix=prefix,
+        overwrite=overwrite,
+        keep=ledger,
+        receiver=_started(receiver, settings),
     )
     return Run(session, progress=progress)
 
@@ -193,6 +217,7 @@ def resume(
     api_key: str | None = None,
     progress: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
+    receiver: Receiver | None = None,
 ) -> pd.DataFrame:
     """Go on with a run after a crash, a closed tab, another day; nothing is bought twice.
 
@@ -200,7 +225,7 @@ def resume(
     ----------
     run_id : str, optional
         As `runs` lists it; by default the newest unfinished run, else the newest.
-    api_key, progress, data_dir
+    api_key, progress, data_dir, receiver
         As in `voiceprints`; the service is the run's own.
 
     Returns
@@ -219,7 +244,7 @@ def resume(
     frame, column = frames.unpack(packed)
     call = Call.from_json(record.call, column=column)
     settings = resolve(service=call.service, api_key=api_key, model=call.model, data_dir=folder)
-    session = Session(frame, call, settings, record=record)
+    session = Session(frame, call, settings, record=record, receiver=_started(receiver, settings))
     return session.block(progress=progress)
 
 
@@ -381,12 +406,28 @@ def _session(
     overwrite: bool,
     keep: bool,
     listed: bool = True,
+    receiver: Receiver | None = None,
 ) -> Session:
     _refuse_model(settings)
     frame, column = frames.as_frame(data, column)
     frame = frames.without_taken(frame, column, frames.result_names(prefix), overwrite=overwrite)
     call = Call(column, prefix, frames.fit_of(fit), frames.bases_of(base), settings.service, settings.model)
-    return Session(frame, call, settings, keep=keep, listed=listed)
+    return Session(frame, call, settings, keep=keep, listed=listed, receiver=receiver)
+
+
+def _started(receiver: Receiver | None, settings: Settings) -> Receiver | None:
+    """The receiver, listening; refused where no event could come."""
+    if receiver is None:
+        return None
+    if settings.is_local:
+        raise UsageError(
+            "receiver= is for services elsewhere: leave it out, the local service is in process."
+        )
+    if settings.service == HOSTED_URL and not receiver.webhook_url.startswith("https://"):
+        raise UsageError(
+            "The hosted service sends webhooks to https:// only: give Receiver such a public_url."
+        )
+    return receiver.start()
 
 
 def _refuse_model(settings: Settings) -> None:
