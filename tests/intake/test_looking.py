@@ -34,7 +34,7 @@ def refusal(look: Callable[..., object], *args: Any) -> RowError:
 
 def look_at(cell: object, scratch: Path) -> looking.LocalFile:
     source = sources.parse(cell)
-    assert not isinstance(source, (sources.UrlSource, sources.MediaSource))
+    assert not isinstance(source, (sources.UrlSource, sources.CloudSource, sources.MediaSource))
     return looking.look_local(source, scratch)
 
 

@@ -157,10 +157,37 @@ def test_file_addresses_are_paths(cell: str) -> None:
     assert sources.parse(cell) == sources.PathSource(Path("/data/a b.wav"))
 
 
-@pytest.mark.parametrize("cell", ["file://server/share/a.wav", "file://[", "s3://bucket/a.wav", "gs://b/a", "az://b/a",
-                                  "ftp://h/a", "data:audio/wav;base64,AAAA", "HDFS://h/a"])  # fmt: skip
+@pytest.mark.parametrize(
+    "cell",
+    ["file://server/share/a.wav", "file://[", "ftp://h/a", "data:audio/wav;base64,AAAA", "HDFS://h/a"],
+)
 def test_schemes_that_are_not_read(cell: str) -> None:
     assert code_of(cell) == "unsupported_scheme"
+
+
+@pytest.mark.parametrize(
+    ("cell", "source"),
+    [
+        ("s3://bucket/a.wav", ("s3", "bucket", "a.wav")),
+        (" S3://my.bucket-1/a b/\u00e4+%20#?.wav\n", ("s3", "my.bucket-1", "a b/\u00e4+%20#?.wav")),
+        ("gs://b/a", ("gs", "b", "a")),
+        ("az://b/c/d", ("az", "b", "c/d")),
+    ],
+)
+def test_objects_are_taken_literally(cell: str, source: tuple[str, str, str]) -> None:
+    found = sources.parse(cell)
+    assert found == sources.CloudSource(*source)
+    assert (
+        isinstance(found, sources.CloudSource) and found.address == f"{source[0]}://{source[1]}/{source[2]}"
+    )
+    assert repr(found) == f"CloudSource(scheme={source[0]!r})"
+
+
+@pytest.mark.parametrize(
+    "cell", ["s3://", "s3://bucket", "s3://bucket/", "s3:///a.wav", "s3://b/folder/", "gs://b u/a"]
+)
+def test_addresses_that_name_no_object(cell: str) -> None:
+    assert code_of(cell) == "unsupported_cell"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -16,12 +17,13 @@ from voiceprint_nb import contract, scratch
 from voiceprint_nb.batch.outcomes import Outcome, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError
-from voiceprint_nb.intake import clips, looking, shares, sources
+from voiceprint_nb.intake import clips, cloud, looking, shares, sources
 
 if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
+_Remote = sources.UrlSource | sources.CloudSource
 
 _WORKERS = 16
 
@@ -35,12 +37,21 @@ class Inspector:
         What is asked for each.
     passes_on : callable, optional
         Tells of an http(s) address whether it is enough to look at: the service fetches it itself. By
-        default none is, and every clip has a file.
+        default none is, and every clip has a file. Where it is, the clip carries the link.
+    sign : callable, optional
+        The user's own way from the address of a private object to an https link; called in threads.
     """
 
-    def __init__(self, request: Request, *, passes_on: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        *,
+        passes_on: Callable[[str], bool] | None = None,
+        sign: Callable[[str], str] | None = None,
+    ) -> None:
         self._request = request
         self._passes_on = passes_on
+        self._sign = cloud.Signer(sign)
         self._stack = contextlib.AsyncExitStack()
         self._web: httpx.AsyncClient | None = None
 
@@ -59,12 +70,14 @@ class Inspector:
         return sources.parse(cell, bases=self._request.bases)
 
     @contextlib.asynccontextmanager
-    async def clip(self, source: looking.Lookable | sources.UrlSource) -> AsyncIterator[clips.Clip]:
+    async def clip(self, source: looking.Lookable | _Remote) -> AsyncIterator[clips.Clip]:
         """Steps 2 and 3: the admitted clip; what was copied for it is removed at the end."""
         paths: list[Path] = []
         try:
             if isinstance(source, sources.UrlSource):
-                clip = await self._clip_of_link(source, paths)
+                clip = await self._clip_of_link(source.url, paths)
+            elif isinstance(source, sources.CloudSource):
+                clip = await self._clip_of_object(source, paths)
             else:
                 clip = await self._in_thread(partial(self._look_and_admit, source, paths))
             if clip.file is not None:
@@ -75,21 +88,30 @@ class Inspector:
                 if path.parent == self._scratch:
                     path.unlink(missing_ok=True)
 
-    async def _clip_of_link(self, source: sources.UrlSource, paths: list[Path]) -> clips.Clip:
+    async def _clip_of_object(self, source: sources.CloudSource, paths: list[Path]) -> clips.Clip:
+        url = await self._in_thread(partial(self._sign, source))
+        try:
+            return await self._clip_of_link(url, paths, name=source.address)
+        except RowError as error:
+            raise cloud.explained(error) from None
+
+    async def _clip_of_link(self, url: str, paths: list[Path], *, name: str | None = None) -> clips.Clip:
         from voiceprint_nb.intake import ranges
 
         client = await self._web_client()
+        passes_on = self._passes_on is not None and contract.is_job_url(url) and self._passes_on(url)
         try:
-            if self._passes_on is not None and self._passes_on(source.url):
-                remote = await ranges.look(source.url, self._scratch, client)
+            if passes_on:
+                remote = await ranges.look(url, self._scratch, client, name=name)
                 fits = remote is not None and remote.facts.duration_s <= contract.MAX_DURATION_S
                 if remote is not None and (fits or self._request.fit == "error"):
-                    return clips.admit_remote(remote)
-            file = await looking.look_remote(source, self._scratch, client)
+                    return replace(clips.admit_remote(remote), url=url)
+            file = await looking.look_remote(sources.UrlSource(url), self._scratch, client)
         except RowError as error:
-            raise shares.explained(error, source.url) from None
+            raise shares.explained(error, url) from None
         paths.append(file.path)
-        return await self._in_thread(partial(self._admit, file))
+        clip = await self._in_thread(partial(self._admit, file))
+        return replace(clip, url=url) if passes_on and not clip.is_cut else clip
 
     def _look_and_admit(self, source: looking.Lookable, paths: list[Path]) -> clips.Clip:
         file = looking.look_local(source, self._scratch)

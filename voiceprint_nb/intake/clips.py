@@ -43,6 +43,8 @@ class Clip:
         What lowers the quality, in a sentence.
     is_cut : bool
         Whether it is a stretch of a longer file.
+    url : str or None
+        Link that the service can fetch in place of the file, a secret; None if the file must be sent.
     """
 
     file: Path | None = field(repr=False)
@@ -52,6 +54,7 @@ class Clip:
     duration_s: float
     warning: str | None = None
     is_cut: bool = False
+    url: str | None = field(default=None, repr=False)
 
     @property
     def path(self) -> Path:

@@ -79,7 +79,9 @@ class RangedFile:
         raise Missing(start, min([stop, *(begin for begin, _ in self._stretches if begin > start)]))
 
 
-async def look(url: str, scratch: Path, client: httpx.AsyncClient) -> RemoteFile | None:
+async def look(
+    url: str, scratch: Path, client: httpx.AsyncClient, *, name: str | None = None
+) -> RemoteFile | None:
     """Size and facts of the audio behind a link, without fetching it; None if only the whole file can tell.
 
     That is so for other formats than those of `headers`, for headers that leave the length open, for servers
@@ -89,7 +91,8 @@ async def look(url: str, scratch: Path, client: httpx.AsyncClient) -> RemoteFile
 
     The `RemoteFile.identity`, under which results are kept, is a digest of the link (scheme, host, path, and
     query without signatures), the size, the strong ETag and Last-Modified. Servers promise to change one of
-    these with the content; the same content behind another link has another identity.
+    these with the content; the same content behind another link has another identity. For a link that was
+    signed for an object, ``name`` is the object's address, which takes the link's place.
 
     Raises
     ------
@@ -114,7 +117,7 @@ async def look(url: str, scratch: Path, client: httpx.AsyncClient) -> RemoteFile
                 if (part.total, part.version) != (first.total, first.version):
                     return None  # it was replaced in between
             else:
-                return RemoteFile(first.total, _identity(url, first), facts) if facts else None
+                return RemoteFile(first.total, _identity(name or url, first), facts) if facts else None
     except WholeOnly:
         pass
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from voiceprint_nb.intake import shares
 _MOST_CHANNELS = 64
 _MOST_RATE_HZ = 1_000_000
 _URL_CHARACTERS = "".join(map(chr, range(0x21, 0x7F)))  # stand as they are; browsers escape the others too
-_LATER_SCHEMES = {"s3": "Amazon S3", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
+_CLOUD_ADDRESS = re.compile(r"(s3|gs|az)://([a-z0-9][\w.-]*)/(.*[^/])", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,20 @@ class UrlSource:
     """An http or https address, of the file itself; it may be signed, so it is never shown."""
 
     url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CloudSource:
+    """A private object: ``s3://bucket/key``, ``gs://bucket/key`` or ``az://container/key``, literally."""
+
+    scheme: str
+    bucket: str = field(repr=False)
+    key: str = field(repr=False)
+
+    @property
+    def address(self) -> str:
+        """The address as it stood in the cell."""
+        return f"{self.scheme}://{self.bucket}/{self.key}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ class SamplesSource:
     sample_rate_hz: int
 
 
-Source = PathSource | UrlSource | MediaSource | BytesSource | FileSource | SamplesSource
+Source = PathSource | UrlSource | CloudSource | MediaSource | BytesSource | FileSource | SamplesSource
 
 
 def parse(cell: object, *, bases: Sequence[Path] = ()) -> Source:
@@ -131,11 +146,8 @@ def _parse_text(text: str, bases: Sequence[Path]) -> Source:
         return MediaSource(text)
     if scheme == "file":
         return _parse_file_address(text)
-    if scheme in _LATER_SCHEMES:
-        raise RowError(
-            "unsupported_scheme",
-            f"{scheme}:// ({_LATER_SCHEMES[scheme]}) is not read yet: use a presigned https link or a copy.",
-        )
+    if scheme in ("s3", "gs", "az"):
+        return _parse_cloud(text)
     if scheme or text.lower().startswith("data:"):
         raise RowError(
             "unsupported_scheme",
@@ -168,6 +180,16 @@ def _parse_url(text: str) -> Source:
     if not host or not contract.is_job_url(quoted):
         raise RowError("url_unreachable", "The address is not a valid link: copy it again from its source.")
     return UrlSource(shares.direct(quoted))
+
+
+def _parse_cloud(text: str) -> Source:
+    match = _CLOUD_ADDRESS.fullmatch(text)
+    if match is None:
+        raise RowError(
+            "unsupported_cell",
+            "The address names no object of a bucket: write it as s3://bucket/folder/clip.wav.",
+        )
+    return CloudSource(match[1].lower(), match[2], match[3])
 
 
 def _parse_samples(samples: Any, sample_rate_hz: Any) -> Source:
