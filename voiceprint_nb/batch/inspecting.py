@@ -144,8 +144,10 @@ class Inspector:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-async def check_all(cells: Sequence[object], request: Request, tally: Tally) -> dict[int, Outcome]:
-    """Check every cell; outcomes by position."""
+async def check_all(
+    cells: Sequence[object], request: Request, tally: Tally, *, sign: Callable[[str], str] | None = None
+) -> dict[int, Outcome]:
+    """Check every cell; outcomes by position. ``sign`` is as for `Inspector`."""
     outcomes: dict[int, Outcome] = {}
 
     async def work(inspector: Inspector, positions: Iterator[int]) -> None:
@@ -156,7 +158,8 @@ async def check_all(cells: Sequence[object], request: Request, tally: Tally) -> 
 
     positions = iter(range(len(cells)))
     try:
-        async with Inspector(request, passes_on=lambda _: True) as inspector, asyncio.TaskGroup() as group:
+        inspecting = Inspector(request, passes_on=lambda _: True, sign=sign)
+        async with inspecting as inspector, asyncio.TaskGroup() as group:
             for _ in range(min(_WORKERS, len(cells))):
                 group.create_task(work(inspector, positions))
     finally:
