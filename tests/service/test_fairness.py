@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +20,7 @@ from voiceprint_nb.contract import VoiceprintRequest
 from voiceprint_nb.service.addresses import guarded_client
 from voiceprint_nb.service.desk import Desk, DeskFull
 from voiceprint_nb.service.webhooks import AT_ONCE_A_HOST, AT_ONCE_A_TEAM
-from voiceprint_nb.service.workbench import LINKS, LINKS_A_TEAM
+from voiceprint_nb.service.workbench import ALONE_AFTER_S, LINKS, LINKS_A_TEAM
 
 NAMES = [f"host{n}.example" for n in range(12)]
 CLIP = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nRIFF")
@@ -199,3 +205,117 @@ def test_hosts_that_hang_hold_up_no_webhook_of_another_team(
     assert slow.most_busy == AT_ONCE_A_TEAM
     assert receiver.most_busy <= AT_ONCE_A_HOST
     assert desk.close()
+
+
+# --- clips that kill ------------------------------------------------------------------------------------
+
+LIFE = """
+import itertools, os, signal, sys
+from concurrent.futures import Future
+from pathlib import Path
+import numpy as np
+from tests.service.parts import Bureau
+from voiceprint_nb.contract import VoiceprintRequest
+
+class Mortal:
+    busy_s = 0.0
+    def submit(self, load):
+        if load.args[0].name == "lethal":
+            os.kill(os.getpid(), signal.SIGKILL)
+        future = Future()
+        if not urls:  # else the first life, and the second, keep all in the engine
+            future.set_result(np.zeros(1, np.float32))
+        return future
+
+folder, webhook, *urls = sys.argv[1:]
+timer = itertools.chain([0.0], itertools.repeat(0.0 if urls else 10.0)).__next__
+desk = Bureau(Path(folder)).open(engine=Mortal(), timer=timer)
+if urls != ["again"]:
+    for url in urls:
+        desk.submit("ada", VoiceprintRequest(url, None, webhook if "lethal" in url else None))
+desk.wait_idle(30)
+"""
+
+
+def test_a_clip_that_kills_the_process_ends_after_five_starts_and_takes_no_other_along(
+    bureau: Bureau, receiver: Receiver
+) -> None:
+    def live(*urls: str) -> int:
+        command = [sys.executable, "-c", LIFE, str(bureau.folder), receiver.url, *urls]
+        return subprocess.run(command, cwd=Path(__file__).parents[2], timeout=60, check=False).returncode
+
+    def rows() -> list[tuple[str, int]]:
+        return bureau.rows("SELECT status, starts FROM jobs ORDER BY seq")
+
+    assert live("file:///a", "file:///b", "file:///c", "file:///lethal") == -signal.SIGKILL
+    assert rows() == [("running", 1)] * 4
+    assert live("again") == -signal.SIGKILL
+    assert rows() == [("running", 2)] * 4
+    for n in (3, 4, 5):
+        assert live() == -signal.SIGKILL
+        assert rows() == [("succeeded", 3)] * 3 + [("running", n)]
+    desk = bureau.open()
+    (job_id,) = (each for (each,) in bureau.rows("SELECT id FROM jobs WHERE seq = 4"))
+    assert json.loads(receiver.next().body) == {"jobId": job_id, "status": "failed"}
+    stored = desk.job("ada", job_id)
+    assert stored is not None
+    assert str(stored.error).startswith("Internal error of the service: it broke off")
+    assert desk.n_open == 0
+    assert bureau.engine.held.empty()
+
+
+def test_a_suspect_waits_a_little_and_has_the_engine_for_itself(bureau: Bureau, slow: Receiver) -> None:
+    def finish() -> None:
+        bureau.engine.held.get(timeout=WAIT_S).set_result(np.zeros(1, np.float32))
+
+    timer_s = [0.0]
+    bureau.engine.holds = True
+    desk = bureau.open()
+    ids = [desk.submit("ada", job()).job_id for _ in range(2)]
+    assert desk.close()
+    assert bureau.rows("SELECT status, starts FROM jobs") == [("created", 0)] * 2
+    bureau.rows("UPDATE jobs SET starts = 2")
+    bureau.engine.held = type(bureau.engine.held)()
+    desk = bureau.open(timer=lambda: timer_s[0])
+    link = desk.submit("eve", VoiceprintRequest(slow.url)).job_id
+    until(lambda: slow.n_busy == 1)
+    ids = [desk.submit("bob", job()).job_id, *ids]
+    assert ends(desk, "bob", ids[0], "running")
+    timer_s[0] = ALONE_AFTER_S
+    ids.append(desk.submit("bob", job()).job_id)
+    for n in range(3):
+        finish()
+        assert ends(desk, "ada" if n < 2 else "bob", ids[n + 1], "running")
+        assert running(bureau) == (["ada", "eve"] if n < 2 else ["bob", "eve"])
+    finish()
+    assert ends(desk, "bob", ids[-1])
+    assert ends(desk, "eve", link, "running")
+    assert desk.close()
+
+
+def test_a_suspect_is_taken_up_without_a_note(bureau: Bureau) -> None:
+    bureau.engine.holds = True
+    desk = bureau.open()
+    job_id = desk.submit("ada", job()).job_id
+    assert desk.close()
+    bureau.rows("UPDATE jobs SET starts = 4")
+    bureau.engine.holds = False
+    began_s, first = time.monotonic(), itertools.chain([0.0], itertools.repeat(ALONE_AFTER_S - 0.2))
+    desk = bureau.open(timer=lambda: (offset_s := next(first)) and offset_s + time.monotonic() - began_s)
+    assert ends(desk, "ada", job_id)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_only_what_the_engine_has_is_suspected(
+    bureau: Bureau, receiver: Receiver, slow: Receiver, link: bool
+) -> None:
+    receiver.otherwise = CLIP
+    bureau.engine.holds = True
+    desk = bureau.open()
+    desk.submit("ada", VoiceprintRequest(slow.url))
+    desk.submit("ada", VoiceprintRequest(receiver.url if link else "media://a"))
+    bureau.engine.held.get(timeout=WAIT_S)
+    until(lambda: slow.n_busy == 1)
+    assert bureau.rows("SELECT status, starts FROM jobs ORDER BY seq") == [("running", 0), ("running", 1)]
+    assert desk.close()
+    assert bureau.rows("SELECT status, starts FROM jobs ORDER BY seq") == [("created", 0)] * 2

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb.contract import (
+    CANCELED,
+    FAILED,
     OUTPUT_LIFE_S,
     WEBHOOK_RETRY_DELAYS_S,
     Job,
@@ -41,7 +43,9 @@ CLOSE_WAIT_S = 10.0
 RECORD_LIFE_S = 30 * 24 * 3600.0  # the hosted service keeps jobs longer than outputs, how long is not known
 SWEEP_EVERY_S = 3600.0
 
+_MOST_STARTS = 5  # after which a job that the engine had whenever the process died is given up
 _MAX_WAIT_S = OUTPUT_LIFE_S  # its upload may be gone afterwards
+_BROKEN_OFF = "Internal error of the service: it broke off each time it worked on this clip"
 _SWEPT_AT_ONCE = 1000
 _log = logging.getLogger(__name__)
 
@@ -137,6 +141,7 @@ class Desk:
                 meter=meter,
             )
             self._open = Counter(self._table.reopen())
+            self._bench.end_waiting(self._table.started(_MOST_STARTS), FAILED, _BROKEN_OFF)
             self._clerk.start()
         except BaseException:
             self._table.close()
@@ -251,7 +256,7 @@ class Desk:
         if not 0 <= now_s - self._swept_s < SWEEP_EVERY_S:  # less than 0: the clock was set back
             self._swept_s = now_s
             stale = self._table.waiting_since(int((now_s - _MAX_WAIT_S) * 1000), limit=_SWEPT_AT_ONCE)
-            self._bench.cancel_waiting(stale, "Stopped: the job waited longer than its upload is kept")
+            self._bench.end_waiting(stale, CANCELED, "Stopped: the job waited longer than its upload is kept")
             self._table.expire(
                 outputs_before_ms=int((now_s - OUTPUT_LIFE_S) * 1000),
                 records_before_ms=int((now_s - RECORD_LIFE_S) * 1000),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from voiceprint_nb.contract import CREATED, RUNNING, TERMINAL_STATUSES, VoiceprintRequest
-from voiceprint_nb.service.records import Change, Delivery, StoredJob, WaitingJob, job_id_at, moment_of
+from voiceprint_nb.service.records import ALONE, Change, Delivery, StoredJob, WaitingJob, job_id_at, moment_of
 from voiceprint_nb.service.schema import claimed, opened
 
 _MAX_NTH = 4095
@@ -152,6 +152,15 @@ class JobTable:
         )
         return [WaitingJob(*row) for row in rows]
 
+    def started(self, n_times: int) -> list[WaitingJob]:
+        """Jobs that the engine got so often, and on which nobody works."""
+        rows = self._read(
+            "SELECT seq, id, team, line, url FROM jobs WHERE status = 'created' AND line = ? AND starts >= ?",
+            ALONE,
+            n_times,
+        )
+        return [WaitingJob(*row) for row in rows]
+
     def reopen(self) -> Mapping[str, int]:
         """Make jobs that an earlier service left running wait again; the number of waiting jobs by team."""
         with self._writing() as run:
@@ -164,9 +173,9 @@ class JobTable:
             for change in changes:
                 ends = change.status in TERMINAL_STATUSES
                 run(
-                    "UPDATE jobs SET status = ?, updated_ms = ?, output = ?, "
+                    "UPDATE jobs SET status = ?, updated_ms = ?, output = ?, starts = starts + ?, "
                     "url = CASE WHEN ? THEN NULL ELSE url END WHERE seq = ?",
-                    (change.status, change.at_ms, change.output, ends, change.seq),
+                    (change.status, change.at_ms, change.output, change.starts, ends, change.seq),
                 )
                 if ends:
                     run(

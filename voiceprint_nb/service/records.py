@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from voiceprint_nb.contract import OUTPUT_LIFE_S, SUCCEEDED, Job, JobListItem, WebhookEvent
 
-UPLOAD, LINK = "upload", "link"  # the lines in which jobs wait, by where their audio lies
+UPLOAD, LINK, ALONE = "upload", "link", "alone"  # the lines in which jobs wait: see `WaitingJob`
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ class WaitingJob:
     team : str
         Whose it is.
     line : str
-        Where it waits: `UPLOAD` or `LINK`.
+        Where it waits: `UPLOAD` or `LINK`, by where its audio lies; `ALONE` if the process died twice while
+        the engine had it, as it may be what kills.
     url : str
         Where its audio lies; may be a signed link.
     """
@@ -41,6 +42,11 @@ class WaitingJob:
     team: str
     line: str
     url: str = field(repr=False)
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether its audio must be fetched before the engine can have it."""
+        return not self.url.startswith(("media://", "file://"))
 
 
 @dataclass(frozen=True)
@@ -114,12 +120,16 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Change:
-    """A job's new status; the link goes away with the first final one, which alone has an output."""
+    """A job's new status; the link goes away with the first final one, which alone has an output.
+
+    ``starts`` is 1 when the engine is to get the job, and -1 when it gives it back.
+    """
 
     seq: int
     status: str
     at_ms: int
     output: str | None = field(default=None, repr=False)
+    starts: int = 0
 
 
 def host_of(url: str) -> str:

@@ -17,8 +17,12 @@ from voiceprint_nb.service.records import host_of
 
 FORMAT = 4
 
+_STARTS = "starts INTEGER NOT NULL DEFAULT 0"  # how often the engine got the job and did not give it back
 _LINE = """
-line TEXT AS (CASE WHEN url GLOB 'media://*' OR url GLOB 'file://*' THEN 'upload' ELSE 'link' END)
+line TEXT AS (
+    CASE WHEN starts >= 2 THEN 'alone' WHEN url GLOB 'media://*' OR url GLOB 'file://*' THEN 'upload'
+    ELSE 'link' END
+)
 """  # where a job waits
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS jobs (
@@ -32,6 +36,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     team TEXT NOT NULL DEFAULT 'default',
     webhook TEXT,
     webhook_status_only INTEGER NOT NULL DEFAULT 0,
+    {_STARTS},
     {_LINE}
 );
 CREATE TABLE IF NOT EXISTS deliveries (
@@ -50,7 +55,7 @@ CREATE INDEX IF NOT EXISTS jobs_of_team_by_status ON jobs (team, status);
 CREATE INDEX IF NOT EXISTS deliveries_by_due ON deliveries (due_ms);
 CREATE INDEX IF NOT EXISTS deliveries_by_team_host ON deliveries (team, host, due_ms)
 """
-_ADD_LINE = f"ALTER TABLE jobs ADD COLUMN {_LINE};"
+_ADD_LINE = f"ALTER TABLE jobs ADD COLUMN {_STARTS}; ALTER TABLE jobs ADD COLUMN {_LINE};"
 _ADD_TEAM = """
 ALTER TABLE deliveries ADD COLUMN team TEXT NOT NULL DEFAULT '';
 UPDATE deliveries SET team = coalesce((SELECT team FROM jobs WHERE jobs.seq = deliveries.seq), '');

@@ -9,10 +9,12 @@ import functools
 import json
 import logging
 import shutil
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,8 +31,9 @@ from voiceprint_nb.service.jobs import JobTable
 from voiceprint_nb.service.media import MediaStore
 from voiceprint_nb.service.meter import Meter
 from voiceprint_nb.service.outside import Outside
-from voiceprint_nb.service.records import LINK, UPLOAD, Change, WaitingJob
+from voiceprint_nb.service.records import ALONE, LINK, UPLOAD, Change, WaitingJob
 
+ALONE_AFTER_S = 5.0  # a service that dies of one job does others for so long each time
 LINKS = 64  # jobs on links in work; fewer than a client's connections
 LINKS_A_TEAM = 32
 
@@ -52,12 +55,13 @@ class Engine(Protocol):
 
 @dataclass
 class _Flight:
-    """A job that is being worked on: its present step, its end at the latest, its downloaded file."""
+    """A job that is being worked on: its present step, its end at the latest, its downloaded file if any."""
 
     job: WaitingJob
     step: Future[Any]
     until_s: float
     file: Path | None = None
+    in_engine: bool = False
 
 
 class Workbench:
@@ -117,6 +121,7 @@ class Workbench:
         self._ended: Counter[str] = Counter()  # of them, how many end a job of this team
         self._n_taken = 0
         self._taken: Counter[str] = Counter()  # team -> the number of its last job
+        self._alone_from_s = timer() + ALONE_AFTER_S
         self._closing = False
         self._metered_s = engine.busy_s
 
@@ -127,14 +132,24 @@ class Workbench:
 
     def take(self) -> bool:
         """Start waiting jobs, as many as have a place; whether there was any."""
-        jobs = self._chosen(UPLOAD, self._in_flight, self._in_flight)
-        jobs += self._chosen(LINK, LINKS, LINKS_A_TEAM)
+        jobs = self._next()
         if not jobs:
             return False
-        self._table.write([Change(job.seq, RUNNING, self._now_ms()) for job in jobs])
+        now_ms = self._now_ms()
+        self._table.write([Change(job.seq, RUNNING, now_ms, starts=int(not job.is_linked)) for job in jobs])
         for job in jobs:
             self._try(job, functools.partial(self._start, job))
         return True
+
+    def _next(self) -> list[WaitingJob]:
+        """Jobs that may start now; one that may have killed the process has the engine for itself."""
+        flights = self._flights.values()
+        if any(flight.job.line == ALONE for flight in flights):
+            return []
+        if self._timer() >= self._alone_from_s and (alone := self._chosen(ALONE, 1, 1)):
+            return [] if any(flight.in_engine for flight in flights) else alone
+        uploads = self._chosen(UPLOAD, self._in_flight, self._in_flight)
+        return uploads + self._chosen(LINK, LINKS, LINKS_A_TEAM)
 
     def _chosen(self, line: str, places: int, places_a_team: int) -> list[WaitingJob]:
         """Next is the team with the fewest jobs in work, of equal ones the one whose turn is longest ago."""
@@ -162,17 +177,18 @@ class Workbench:
         return ended
 
     def stop_overdue(self) -> float | None:
-        """Cancel jobs that take too long; seconds until the next could be."""
+        """Cancel jobs that take too long; seconds until more than notes must be looked at."""
         now_s = self._timer()
         for flight in [each for each in self._flights.values() if each.until_s <= now_s]:
             flight.step.cancel()
             self._end(flight.job, CANCELED, f"Stopped: the work took longer than {self._deadline_s:g} s")
-        return min((each.until_s - now_s for each in self._flights.values()), default=None)
+        moments_s = [each.until_s for each in self._flights.values()] + [self._alone_from_s]
+        return min((moment_s - now_s for moment_s in moments_s if moment_s > now_s), default=None)
 
-    def cancel_waiting(self, jobs: Sequence[WaitingJob], reason: str) -> None:
+    def end_waiting(self, jobs: Sequence[WaitingJob], status: str, reason: str) -> None:
         """End jobs on which nobody works."""
         for job in jobs:
-            self._end(job, CANCELED, reason)
+            self._end(job, status, reason)
 
     def give_back(self) -> None:
         """Let go of what can be: steps that have not begun are canceled, and their jobs wait again."""
@@ -204,6 +220,8 @@ class Workbench:
     def _fetched(self, flight: _Flight) -> None:
         if flight.file is None:
             raise RuntimeError("a fetched clip has a file")
+        with suppress(sqlite3.Error):  # better not counted than not done
+            self._table.write([Change(flight.job.seq, RUNNING, self._now_ms(), starts=1)])
         self._embed(flight.job, flight.file)
 
     def _embed(self, job: WaitingJob, path: Path) -> None:
@@ -216,7 +234,7 @@ class Workbench:
         self, job: WaitingJob, step: Future[Any], then: Callable[[_Flight], None], file: Path | None = None
     ) -> None:
         flight = self._flights.setdefault(job.seq, _Flight(job, step, self._timer() + self._deadline_s, file))
-        flight.step = step
+        flight.step, flight.in_engine = step, file is None
         step.add_done_callback(lambda _: self._note(functools.partial(self._stepped, flight, step, then)))
 
     def _stepped(self, flight: _Flight, step: Future[Any], then: Callable[[_Flight], None]) -> None:
@@ -224,7 +242,7 @@ class Workbench:
         if self._flights.get(seq) is not flight:
             return  # it was stopped meanwhile
         if step.cancelled() and self._closing:
-            self._changes.append(Change(seq, CREATED, self._now_ms()))
+            self._changes.append(Change(seq, CREATED, self._now_ms(), starts=-int(flight.in_engine)))
             self._land(seq)
         elif error := CancelledError() if step.cancelled() else step.exception():
             self._fail(flight.job, error)
