@@ -27,7 +27,7 @@ bench: .venv/test
 	$(PYTHON) -m venv .venv
 
 .venv/demo: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable '.[analysis,parquet,serve]'
+	$(PIP_INSTALL) --editable '.[analysis,cloud,parquet,serve]'
 	@touch $@
 
 .venv/test: .venv/demo

@@ -12,7 +12,7 @@ from helpers import World
 
 from voiceprint_nb.audio import AudioFacts
 from voiceprint_nb.batch import orders
-from voiceprint_nb.batch.orders import Orders
+from voiceprint_nb.batch.orders import Orders, fetches
 from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.contract import VOICEPRINT_PATH
 from voiceprint_nb.errors import RowError, ServiceUnavailable
@@ -31,9 +31,9 @@ def run(world: World, session: Callable[[Orders, Ledger], Any]) -> Any:
     return asyncio.run(opened())
 
 
-def clip_of(path: Path, *, is_cut: bool = False) -> Clip:
+def clip_of(path: Path, *, is_cut: bool = False, url: str | None = None) -> Clip:
     facts = AudioFacts(1.7, 16_000, 1, "WAV", "PCM_16")
-    return Clip(path, path.stat().st_size, "ab" * 32, facts, 1.7, is_cut=is_cut)
+    return Clip(path, path.stat().st_size, "ab" * 32, facts, 1.7, is_cut=is_cut, url=url)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,9 @@ def test_addresses_that_the_service_cannot_see_are_uploaded(
     world: World, clips: list[Path], url: str, sees_private_hosts: bool, goes_as_it_is: bool
 ) -> None:
     world.options = {"sees_private_hosts": sees_private_hosts}
-    reached = run(world, lambda taken, _: taken.reach(UrlSource(url), clip_of(clips[0])))
+    assert fetches(world.service(), url) is goes_as_it_is
+    clip = clip_of(clips[0], url=url if goes_as_it_is else None)
+    reached = run(world, lambda taken, _: taken.reach(UrlSource(url), clip))
     assert (reached == url) is goes_as_it_is
     assert goes_as_it_is or reached.startswith("media://")
 

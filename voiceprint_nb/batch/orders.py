@@ -24,7 +24,7 @@ from voiceprint_nb.errors import (
     ServiceUnavailable,
 )
 from voiceprint_nb.intake.clips import Clip
-from voiceprint_nb.intake.sources import MediaSource, Source, UrlSource
+from voiceprint_nb.intake.sources import MediaSource, Source
 
 _CLAIM_POLL_S = 0.1
 _CLOCK_SKEW_S = 120.0  # between this machine and the service
@@ -127,10 +127,8 @@ class Orders:
             return source.key
         if clip is None:
             raise TypeError("only media keys come without a clip")
-        if isinstance(source, UrlSource) and not clip.is_cut:
-            host = urlsplit(source.url).hostname or ""
-            if self._service.sees_private_hosts or not _is_private(host):
-                return source.url
+        if clip.url is not None:
+            return clip.url
         if self._service.sees_files and contract.is_file_url(address := clip.path.absolute().as_uri()):
             return address
         return await uploads.put(self._api, clip.path, n_bytes=clip.n_bytes, digest=clip.digest)
@@ -323,6 +321,11 @@ def _unix_s(timestamp: str) -> float:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return float("inf")  # unreadable: treated as recent, so that nothing is bought twice
+
+
+def fetches(service: Service, url: str) -> bool:
+    """Whether the service can fetch an address itself."""
+    return service.sees_private_hosts or not _is_private(urlsplit(url).hostname or "")
 
 
 def _is_private(host: str) -> bool:

@@ -93,11 +93,14 @@ class Request:
         What happens to clips longer than the limit.
     model : str or None
         Model to ask for.
+    sign : callable, optional
+        Turns the address of an object (``s3://bucket/key``) into an https link; by default obstore does.
     """
 
     bases: tuple[Path, ...] = ()
     fit: Fit = "error"
     model: str | None = None
+    sign: Callable[[str], str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

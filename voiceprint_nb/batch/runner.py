@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from voiceprint_nb.batch.inspecting import Inspector
-from voiceprint_nb.batch.orders import Orders
+from voiceprint_nb.batch.orders import Orders, fetches
 from voiceprint_nb.batch.outcomes import Kept, Outcome, Request, Service
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import Ledger, request_key
@@ -56,7 +56,7 @@ class Batch:
         self._run_id = run_id
         self._tally = tally
         self._model = request.model
-        self._inspector = Inspector(request)
+        self._inspector = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
         self._leaders: dict[str, asyncio.Future[Outcome]] = {}
         self.outcomes: dict[int, Outcome] = {}
 

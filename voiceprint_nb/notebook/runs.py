@@ -78,6 +78,8 @@ class Session:
         Whether the run stays on the ledger's list when it has ended.
     receiver : Receiver, optional
         Takes the service's webhooks.
+    sign : callable, optional
+        Signs the addresses of objects.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Session:
         record: RunRecord | None = None,
         listed: bool = True,
         receiver: Receiver | None = None,
+        sign: Callable[[str], str] | None = None,
     ) -> None:
         self._frame = frame
         self._listed = listed
@@ -107,7 +110,7 @@ class Session:
         self.tally = Tally(len(frame), destination=settings.destination)
         self._batch = Batch(
             frames.cells_of(frame, call.column),
-            request=Request(call.bases, call.fit, call.model),
+            request=Request(call.bases, call.fit, call.model, sign),
             service=service,
             ledger=self._ledger,
             run_id=self.run_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ def check(
     prefix: str = frames.DEFAULT_PREFIX,
     overwrite: bool = False,
     progress: bool = True,
+    sign: Callable[[str], str] | None = None,
 ) -> pd.DataFrame:
     """Check every clip against the limits, without any service.
 
@@ -51,6 +52,9 @@ def check(
         Replace columns of these names.
     progress : bool
         Show progress.
+    sign : callable, optional
+        Turns the address of an object (``s3://bucket/key``) into an https link, in threads; by default the
+        extra ``cloud`` signs with the usual credentials.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def check(
     tally = Tally(len(frame), title="check")
     request = Request(frames.bases_of(base), frames.fit_of(fit))
     meter = views.meter_for(progress, "")
-    background = loop_thread().start(check_all(frames.cells_of(frame, column), request, tally))
+    background = loop_thread().start(check_all(frames.cells_of(frame, column), request, tally, sign=sign))
     outcomes = background.wait(tick=(lambda: meter.show(tally.snapshot())) if meter else None)
     return frames.with_outcomes(frame, outcomes, names)
 
@@ -101,6 +105,7 @@ def voiceprints(
     ledger: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
     receiver: Receiver | None = None,
+    sign: Callable[[str], str] | None = None,
 ) -> pd.DataFrame:
     """A voiceprint for every row; blocks until all rows have ended.
 
@@ -108,7 +113,7 @@ def voiceprints(
 
     Parameters
     ----------
-    data, column, fit, base, prefix, overwrite, progress
+    data, column, fit, base, prefix, overwrite, progress, sign
         As in `check`.
     service : str, optional
         ``"local"``, ``"pyannoteai"`` or an address. By default hosted if there is a key, else local.
@@ -153,6 +158,7 @@ def voiceprints(
         overwrite=overwrite,
         keep=ledger,
         receiver=_started(receiver, settings),
+        sign=sign,
     )
     return session.block(progress=progress)
 
@@ -172,12 +178,14 @@ def submit(
     ledger: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
     receiver: Receiver | None = None,
+    sign: Callable[[str], str] | None = None,
 ) -> Run:
     """As `voiceprints`, but returns at once with a `Run` that goes on in the background.
 
     Parameters
     ----------
-    data, column, service, api_key, model, fit, base, prefix, overwrite, progress, ledger, data_dir, receiver
+    data, column, service, api_key, model, fit, base, prefix, overwrite, progress, ledger, data_dir, receiver,
+    sign
         As in `voiceprints`.
 
     Returns
@@ -207,6 +215,7 @@ def submit(
         overwrite=overwrite,
         keep=ledger,
         receiver=_started(receiver, settings),
+        sign=sign,
     )
     return Run(session, progress=progress)
 
@@ -218,6 +227,7 @@ def resume(
     progress: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
     receiver: Receiver | None = None,
+    sign: Callable[[str], str] | None = None,
 ) -> pd.DataFrame:
     """Go on with a run after a crash, a closed tab, another day; nothing is bought twice.
 
@@ -225,7 +235,7 @@ def resume(
     ----------
     run_id : str, optional
         As `runs` lists it; by default the newest unfinished run, else the newest.
-    api_key, progress, data_dir, receiver
+    api_key, progress, data_dir, receiver, sign
         As in `voiceprints`; the service is the run's own.
 
     Returns
@@ -244,7 +254,7 @@ def resume(
     frame, column = frames.unpack(packed)
     call = Call.from_json(record.call, column=column)
     settings = resolve(service=call.service, api_key=api_key, model=call.model, data_dir=folder)
-    session = Session(frame, call, settings, record=record, receiver=_started(receiver, settings))
+    session = Session(frame, call, settings, record=record, receiver=_started(receiver, settings), sign=sign)
     return session.block(progress=progress)
 
 
@@ -407,12 +417,13 @@ def _session(
     keep: bool,
     listed: bool = True,
     receiver: Receiver | None = None,
+    sign: Callable[[str], str] | None = None,
 ) -> Session:
     _refuse_model(settings)
     frame, column = frames.as_frame(data, column)
     frame = frames.without_taken(frame, column, frames.result_names(prefix), overwrite=overwrite)
     call = Call(column, prefix, frames.fit_of(fit), frames.bases_of(base), settings.service, settings.model)
-    return Session(frame, call, settings, keep=keep, listed=listed, receiver=receiver)
+    return Session(frame, call, settings, keep=keep, listed=listed, receiver=receiver, sign=sign)
 
 
 def _started(receiver: Receiver | None, settings: Settings) -> Receiver | None:
