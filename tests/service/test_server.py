@@ -307,6 +307,10 @@ def test_logs_hold_neither_keys_nor_links_nor_voiceprints(tmp_path: Path) -> Non
             "output"
         ]["voiceprint"]
         client.get("/v1/jobs/" + "x" * 50)
+        deadline_s = time.monotonic() + DEADLINE_S
+        while "webhook failed" not in served.log.read_text():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
     written = served.log.read_text()
     lines = [json.loads(line) for line in written.splitlines()]
     events = {line["event"] for line in lines}
