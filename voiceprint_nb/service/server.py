@@ -60,8 +60,8 @@ def serve(*, data_dir: Path | None = None, redeliver: str | None = None, **optio
 
 
 def _serve(folder: Path, ring: KeyRing, options: Options) -> int:
-    logs.configure()
     with _listener(options) as listener:
+        logs.configure()
         works: Works | None = None
         meter = PrometheusMeter(lambda: {} if works is None else works.desk.counts())
         app, works = assemble(
