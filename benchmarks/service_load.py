@@ -44,6 +44,7 @@ WATCH_PAUSE_S = 0.25
 EARLY_JOBS = 1000  # memory is compared with what it was when so many were done
 TIMEOUT_S = 60.0
 DEADLINE_S = 1800.0
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 UNLIMITED = ("--writes-per-minute", "0", "--reads-per-minute", "0")
 
 
@@ -247,18 +248,28 @@ def memory_mib(served: Served, which: str = "VmRSS") -> float:
 
 def cpu_s(run: Run) -> dict[str, float]:
     """Seconds of CPU so far of the service, of its clients, and of all processes of the machine."""
-    ticks = {"machine": sum(map(int, Path("/proc/stat").read_text().split()[1:4]))}
+    used_s = {"machine": machine_cpu_s()}
     for who, pids in run.pids.items():
         texts = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in pids]
-        ticks[who] = sum(int(ticks) for text in texts for ticks in text.split()[11:13])
-    return {who: count / os.sysconf("SC_CLK_TCK") for who, count in ticks.items()}
+        used_s[who] = sum(int(ticks) for text in texts for ticks in text.split()[11:13]) / TICKS_PER_S
+    return used_s
+
+
+def machine_cpu_s() -> float:
+    """Seconds of CPU so far of all processes of the machine."""
+    return sum(map(int, Path("/proc/stat").read_text().split()[1:4])) / TICKS_PER_S
 
 
 def engine_alone(n_jobs: int) -> tuple[float, float]:
     """Seconds, and seconds of CPU, of the engine alone for the same files, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.service_load", "--engine", "--jobs", str(n_jobs)]
+    before_s = machine_cpu_s()
     told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
-    return float(told[0]), float(told[1])
+    alone_s, alone_cpu_s = float(told[0]), float(told[1])
+    others = (machine_cpu_s() - before_s - alone_cpu_s) / alone_s
+    print(f"engine alone: {n_jobs / alone_s:.1f} clips/s")
+    print(f"  CPUs: engine {alone_cpu_s / alone_s:.2f}, others {others:.2f}")
+    return alone_s, alone_cpu_s
 
 
 def job_clips(n_jobs: int) -> list[Path]:
@@ -316,7 +327,7 @@ def main() -> int:
     narrow = serve_and_load(arguments, arguments.max_waiting)
     show(f"room for {arguments.max_waiting}", narrow)
     alone_s, alone_cpu_s = engine_alone(arguments.jobs)
-    print(f"engine alone: {arguments.jobs / alone_s:.1f} clips/s; service / engine alone")
+    print("service / engine alone")
     for name, run in (("room for all", roomy), (f"room for {arguments.max_waiting}", narrow)):
         cpu = run.cpu_s["service"] / alone_cpu_s
         print(f"  {name}: throughput {alone_s / run.done_s:.2f}, CPU per job {cpu:.2f}")
