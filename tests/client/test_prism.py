@@ -140,8 +140,9 @@ def talk(prism: Prism, session: Session, wire: Wire, *, key: str | None = "k") -
     clock = Time()
 
     async def opened() -> Any:
-        pacer = partial(Pacer, clock=clock.clock, sleep=clock.sleep)
-        async with Api(base_url=prism.url, api_key=key, transport=wire, new_pacer=pacer) as api:
+        times: Any = {"clock": clock.clock, "sleep": clock.sleep}
+        pacer = partial(Pacer, **times)
+        async with Api(base_url=prism.url, api_key=key, transport=wire, new_pacer=pacer, **times) as api:
             return await session(api)
 
     return asyncio.run(opened())

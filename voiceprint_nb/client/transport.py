@@ -250,13 +250,12 @@ class Api:
         """One answer, of which the breaker hears whether the service works."""
         try:
             answer = await self._sent(request, timeout_s, before)
+            if answer.status_code >= 500:
+                _raise_for_status(answer)
         except ServiceUnavailable as error:
             self.breaker.failed(str(error).rstrip("."))
             raise
-        if answer.status_code >= 500:
-            self.breaker.failed(f"answer {answer.status_code}")
-        else:
-            self.breaker.succeeded()
+        self.breaker.succeeded()
         return answer
 
     async def _works(self) -> bool:
