@@ -457,7 +457,7 @@ def test_an_outage_holds_the_run_up_and_costs_no_row(world: World, clips: list[P
 
 
 def test_an_outage_without_end_stops_the_run_with_finished_rows_kept(world: World, clips: list[Path]) -> None:
-    world.options = {"in_flight": 4}
+    world.options = {"in_flight": 1}  # one row after the other
     world.run(clips[:2])
     world.wire.always("POST", "/v1/media/input", answers(503))
     world.wire.on("GET", "/v1/test", None, *[answers(503)] * 1000)
