@@ -35,8 +35,8 @@ bench: .venv/test
 	@touch $@
 
 tests/node_modules: tests/package.json tests/package-lock.json
-	@if command -v npm >/dev/null; then npm ci --prefix tests --ignore-scripts --no-audit --no-fund --silent && touch $@; \
-	  else echo "Without npm the tests against Prism are skipped."; fi
+	@npm ci --prefix tests --ignore-scripts --no-audit --no-fund --silent --fetch-retries=1 && touch $@ \
+	  || echo "Without npm and its registry, the tests against Prism are skipped."
 
 clean:
 	rm -rf .venv tests/node_modules demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
