@@ -150,7 +150,7 @@ class Desk:
     # --- for the routes ---------------------------------------------------------------------------------
 
     def submit(self, team: str, request: VoiceprintRequest) -> JobCreated:
-        """Accept a job: it is on disk, and survives a restart, when this returns.
+        """Accept a job: it survives the end of the process, if not a power cut, when this returns.
 
         Raises
         ------
