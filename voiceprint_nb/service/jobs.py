@@ -83,7 +83,7 @@ class JobTable:
         self._last_id = moment_of(last[0][0]) if last else (0, 0)
 
     def add(self, team: str, request: VoiceprintRequest, *, now_ms: int) -> str:
-        """Store a new job; it survives the end of the process, if not a power cut, when this returns its id."""
+        """Store a new job: it survives the end of the process, if not a power cut, when its id is told."""
         with self._mutex:
             job_id = self._next_id(now_ms)
             self._connection.execute(
