@@ -46,7 +46,7 @@ class Settings:
     @property
     def is_loopback(self) -> bool:
         """Whether the service's address is on this machine."""
-        return self.is_local or _is_loopback(urlsplit(self.service).hostname or "")
+        return self.is_local or is_loopback(urlsplit(self.service).hostname or "")
 
     @property
     def destination(self) -> str:
@@ -135,7 +135,8 @@ def _address(service: str | None, *, has_key: bool) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/').removesuffix('/v1').rstrip('/')}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

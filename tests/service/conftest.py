@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
+from tests.service.parts import Bureau, Receiver
 from tests.shared_contract import contract_path
 from voiceprint_nb.service.local import LocalService
 
@@ -60,3 +61,17 @@ def clip(tmp_path: Path) -> Clip:
 def service() -> Iterator[LocalService]:
     with LocalService(threads=1) as local:
         yield local
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        yield server
+
+
+@pytest.fixture
+def bureau(tmp_path: Path, receiver: Receiver) -> Iterator[Bureau]:
+    """Desks, closed before the receiver is."""
+    desks = Bureau(tmp_path)
+    yield desks
+    desks.close()

@@ -262,19 +262,25 @@ def silence(handler: Handler) -> None:
     handler.server.released.wait(WAIT_S)
 
 
-def certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's side of TLS with a certificate of its own, and the side of a client that trusts it."""
+def self_signed(folder: Path, *alternatives: str) -> tuple[Path, Path]:
+    """A certificate for these alternative names, such as ``IP:127.0.0.1``, and its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("the openssl program makes the certificate")
-    key, cert = folder / "key.pem", folder / "certificate.pem"
+    cert, key = folder / "certificate.pem", folder / "key.pem"
     subprocess.run(
         [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-         "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=receiver",
-         "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=test",
+         "-addext", f"subjectAltName={','.join(alternatives)}",
          "-addext", "keyUsage=critical,digitalSignature,keyCertSign"],
         check=True, capture_output=True,
     )  # fmt: skip
+    return cert, key
+
+
+def certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's side of TLS with a certificate of its own, and the side of a client that trusts it."""
+    cert, key = self_signed(folder, "IP:127.0.0.1")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(cert, key)
     return server, ssl.create_default_context(cafile=str(cert))

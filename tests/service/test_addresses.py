@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import httpcore
 import httpx
 import pytest
 
+from tests.service.parts import self_signed
 from voiceprint_nb.service.addresses import ForbiddenAddress, Resolve, guarded_client, is_public
 
 Connections = list[str]  # where a client has connected, or would have
@@ -332,17 +331,7 @@ def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     """A server's side of TLS, with a certificate for clips.example and 127.0.0.1 that clients trust."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("the openssl program makes the certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=clips.example",
-         "-addext", "subjectAltName=DNS:clips.example,IP:127.0.0.1",
-         "-addext", "keyUsage=critical,digitalSignature,keyCertSign"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate, key = self_signed(tmp_path, "DNS:clips.example", "IP:127.0.0.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

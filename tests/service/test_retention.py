@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -36,20 +36,6 @@ from voiceprint_nb.service.workbench import LINKS_A_TEAM
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        yield server
-
-
-@pytest.fixture
-def bureau(tmp_path: Path, receiver: Receiver) -> Iterator[Bureau]:
-    """Desks, closed before the receiver is."""
-    desks = Bureau(tmp_path)
-    yield desks
-    desks.close()
 
 
 def end(desk: Desk, job_id: str) -> tuple[str, Any]:

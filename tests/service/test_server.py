@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
-import shutil
 import socket
 import ssl
 import subprocess
@@ -20,6 +19,7 @@ import pytest
 import uvicorn
 
 from tests.served import COMMAND, DEADLINE_S, Served, new_key, serving
+from tests.service.parts import self_signed
 from voiceprint_nb.command import main
 from voiceprint_nb.contract import verify_webhook
 from voiceprint_nb.service import server
@@ -253,21 +253,8 @@ def test_forwarded_headers_count_only_from_named_proxies(
         assert ticket.json()["url"].startswith(f"{scheme}://voices.example/media/")
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate of its own for 127.0.0.1, and its key."""
-    if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("the openssl program makes the certificate")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    files = ["-keyout", str(key), "-out", str(cert)]
-    subprocess.run([openssl, "req", *kind, *names, *files], check=True, capture_output=True)
-    return cert, key
-
-
-def test_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
-    cert, key = certificate
+def test_tls(tmp_path: Path) -> None:
+    cert, key = self_signed(tmp_path, "IP:127.0.0.1")
     with serving(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(key)) as served:
         assert served.base_url.startswith("https://127.0.0.1:")
         context = ssl.create_default_context(cafile=str(cert))

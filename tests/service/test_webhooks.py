@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,20 +48,6 @@ from voiceprint_nb.service.webhooks import AT_ONCE_A_HOST, AT_ONCE_A_TEAM, deliv
 
 SIGNER = "whsec_test_0123456789"  # of the contract's test vectors
 NOW_S = 1767225600.9
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        yield server
-
-
-@pytest.fixture
-def bureau(tmp_path: Path, receiver: Receiver) -> Iterator[Bureau]:
-    """Desks, closed before the receiver is."""
-    desks = Bureau(tmp_path)
-    yield desks
-    desks.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import ipaddress
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from voiceprint_nb import contract
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.sources import CloudSource
+from voiceprint_nb.settings import is_loopback
 
 if TYPE_CHECKING:
     from obstore import SignCapableStore
@@ -130,12 +130,8 @@ def _store(scheme: str, bucket: str) -> SignCapableStore:
 
 def _is_safe(url: str) -> bool:
     """Whether a link is https, or leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    return url.startswith("https://") or (url.startswith("http://") and loopback)
+    on_this_machine = is_loopback(urlsplit(url).hostname or "")
+    return url.startswith("https://") or (url.startswith("http://") and on_this_machine)
 
 
 def _aws_profile(environment: dict[str, str]) -> dict[str, str]:

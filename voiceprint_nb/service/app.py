@@ -45,7 +45,6 @@ MAX_TRANSFER_S = 600.0  # of an upload or a download: 100 MiB at 175 kB a second
 _WRITE, _READ = "write", "read"  # which limit counts a request
 
 Handler = Callable[[Request, Caller], Awaitable[Response]]
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from voiceprint_nb.contract import READS_PER_WINDOW, WRITES_PER_WINDOW
 from voiceprint_nb.errors import UsageError
-from voiceprint_nb.settings import default_data_dir
+from voiceprint_nb.settings import default_data_dir, is_loopback
 
 _MAX_PORT = 65_535
 _MAX_WORKERS = 256
@@ -95,14 +95,6 @@ class Options:
 def service_folder(data_dir: Path | None) -> Path:
     """Where a served service keeps jobs, media and keys."""
     return default_data_dir(os.environ) / "service" if data_dir is None else data_dir.expanduser()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_network(text: str) -> bool:

@@ -149,11 +149,6 @@ class Deliveries:
         self._note, self._plain, self._meter = note, plain, meter
         self._out: dict[int, tuple[str, str]] = {}  # job -> team and host, of attempts that are being made
 
-    @property
-    def are_out(self) -> bool:
-        """Whether attempts are being made."""
-        return bool(self._out)
-
     def turn(self) -> float | None:
         """Start what is due; seconds until more will be, if any is planned."""
         now_s = self._clock()
