@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -105,6 +105,7 @@ CELLS = st.one_of(
 
 
 @given(cell=CELLS)
+@example(cell="~\ud800")
 @settings(EXAMPLES, max_examples=1000)
 def test_parse_never_crashes(cell: object) -> None:
     for bases in ((), (Path("/"),), (Path("/nowhere"), Path.cwd())):

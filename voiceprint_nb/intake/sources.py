@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -231,7 +232,9 @@ def _parse_file(cell: Any) -> Source:
 
 
 def _resolved(text: str | bytes, bases: Sequence[Path]) -> Path:
-    path = Path(os.path.expanduser(os.fsdecode(text)))  # noqa: PTH111 - Path's raises for unknown users
+    path = Path(os.fsdecode(text))
+    with suppress(UnicodeEncodeError):  # half a character is in nobody's name
+        path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for unknown users
     if path.is_absolute() or not bases:
         return path
     candidates = [base / path for base in bases]
