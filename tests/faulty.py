@@ -67,10 +67,11 @@ class Faulty(httpx.AsyncBaseTransport):
 
 
 class Time:
-    """Seconds that pass only in sleeps."""
+    """Seconds that pass only in sleeps, which take real ones up to a bound."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, real_s: float = 0.0) -> None:
         self.now_s = 1000.0
+        self.real_s = real_s
         self.slept: list[float] = []
 
     def clock(self) -> float:
@@ -79,7 +80,7 @@ class Time:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now_s += seconds
-        await asyncio.sleep(0)
+        await asyncio.sleep(min(seconds, self.real_s))
 
 
 def answers(status: int, body: Any = None, *, text: str | None = None, **headers: str) -> Fault:

@@ -54,7 +54,7 @@ class World:
         return Ledger(self.data_dir, **({"clock": self.clock} if self.clock else {}))
 
     def service(self) -> Service:
-        time = Time()
+        time = Time(real_s=0.003)
         pacer = partial(Pacer, clock=time.clock, sleep=time.sleep)
         values = {
             "identity": "test",

@@ -80,6 +80,11 @@ class Pacer:
         Shared with other processes; by default its own.
     clock, sleep
         Monotonic seconds and an awaitable sleep; tests pass their own.
+
+    Attributes
+    ----------
+    waiting, n_taken : int
+        Requests that wait for their turn now, and those that had theirs.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class Pacer:
         self._sleep = sleep
         self._queue = asyncio.Lock()  # first come, first served
         self._scarce_s, self._scarce_until = 0.0, float("-inf")
-        self.waiting = 0
+        self.waiting = self.n_taken = 0
 
     async def slot(self) -> None:
         """Return when the next request may be sent."""
@@ -134,9 +139,10 @@ class Pacer:
 
     def _take(self) -> float:
         interval_s = self._interval_s()
-        if self._shared is None or not interval_s:  # without a limit there is nothing to share
-            return self._own.take(interval_s)
-        return self._shared.take(interval_s)
+        shared = self._shared if interval_s else None  # without a limit there is nothing to share
+        left_s = (shared or self._own).take(interval_s)
+        self.n_taken += left_s <= 0
+        return left_s
 
     def _interval_s(self) -> float:
         even_s = self._window_s / self._per_window * _MARGIN if self._per_window else 0.0

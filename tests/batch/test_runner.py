@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from faulty import Fault, acts_then, answers, fails, hangs
+from faulty import Fault, Forward, acts_then, answers, fails, hangs
 from helpers import Ran, World
 
 from voiceprint_nb.batch.outcomes import Kept
@@ -454,6 +454,29 @@ def test_an_outage_holds_the_run_up_and_costs_no_row(world: World, clips: list[P
     assert ran.error is None
     assert all(ran.prints)
     assert world.wire.paths("GET").count("/v1/test") == 5  # the key's check, and four probes
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_an_outage_of_the_storage(world: World, clips: list[Path], recovers: bool) -> None:
+    probes = 0
+
+    async def storage_down(request: httpx.Request, forward: Forward) -> httpx.Response:
+        nonlocal probes
+        if request.url.path != "/":
+            return await forward(request)
+        assert "authorization" not in request.headers
+        probes += 1
+        return httpx.Response(503 if probes < 4 or not recovers else 403)
+
+    world.wire.on("PUT", "/", *[answers(503)] * (9 if recovers else 1000))
+    world.wire.always("GET", "/", storage_down)
+    ran = world.run(clips)
+    if recovers:
+        assert all(ran.prints)
+        assert (ran.error, probes) == (None, 4)
+    else:
+        assert "10 minutes (The service failed (503)" in str(ran.error)
+        assert set(ran.codes) <= {"canceled", "upload_failed"}
 
 
 def test_an_outage_without_end_stops_the_run_with_finished_rows_kept(world: World, clips: list[Path]) -> None:

@@ -44,7 +44,8 @@ async def created(api: Api, n: int = 1, request: VoiceprintRequest = REQUEST) ->
 async def waited(
     api: Api, job_ids: list[str], *, sleep: Any = asyncio.sleep, timeout_s: float = 20.0
 ) -> list[Any]:
-    waiter = jobs.Waiter(api, interval_s=0.01, sleep=sleep)
+    api.sleep = sleep
+    waiter = jobs.Waiter(api, interval_s=0.01)
     try:
         waits = (waiter.wait(job_id, timeout_s=timeout_s) for job_id in job_ids)
         return list(await asyncio.gather(*waits, return_exceptions=True))
@@ -290,7 +291,8 @@ async def told(receiver: Receiver, job_id: str) -> Job:
 
 async def by_events(api: Api, receiver: Receiver, job_ids: list[str], **options: Any) -> list[Any]:
     """As `waited`, with rounds that never come."""
-    waiter = jobs.Waiter(api, interval_s=0.0, sleep=Slow(), events=receiver)
+    api.sleep = Slow()
+    waiter = jobs.Waiter(api, interval_s=0.0, events=receiver)
     try:
         waits = (waiter.wait(job_id, timeout_s=WAIT_S, **options) for job_id in job_ids)
         return list(await asyncio.gather(*waits, return_exceptions=True))
@@ -358,7 +360,8 @@ def test_a_lost_event_is_found_by_a_slow_round(talk: Talk, wire: Faulty, receive
         await waited(api, ids)
         before = len(reads(wire))
         sleep = Slow()
-        waiter = jobs.Waiter(api, interval_s=0.01, sleep=sleep, events=receiver)
+        api.sleep = sleep
+        waiter = jobs.Waiter(api, interval_s=0.01, events=receiver)
         waits = [asyncio.create_task(waiter.wait(job_id, timeout_s=WAIT_S)) for job_id in ids]
         await sleep.begun.wait()
         assert len(reads(wire)) == before
@@ -384,10 +387,10 @@ def test_rounds_are_no_longer_slow_once_the_secret_is_seen_to_be_wrong(
     talk: Talk, stranger: Receiver
 ) -> None:
     async def session(api: Api) -> list[float]:
-        sleep = Slow()
-        waiter = jobs.Waiter(api, interval_s=0.01, sleep=sleep, events=stranger)
         ids = await created(api, 2, replace(REQUEST, webhook=stranger.webhook_url))
         await waited(api, ids)
+        api.sleep = sleep = Slow()
+        waiter = jobs.Waiter(api, interval_s=0.01, events=stranger)
         async with asyncio.timeout(WAIT_S):
             while stranger.problem is None:  # noqa: ASYNC110 - an event sets it, in another thread
                 await asyncio.sleep(0.001)
@@ -419,7 +422,8 @@ def test_a_job_of_an_earlier_run_is_looked_at_first(talk: Talk, wire: Faulty, re
 def test_looking_first_changes_nothing_without_events(talk: Talk, wire: Faulty) -> None:
     async def session(api: Api) -> tuple[list[Any], list[str]]:
         sleep = Slow()
-        waiter = jobs.Waiter(api, interval_s=0.01, sleep=sleep)
+        api.sleep = sleep
+        waiter = jobs.Waiter(api, interval_s=0.01)
         (job_id,) = await created(api)
         wait = asyncio.create_task(waiter.wait(job_id, timeout_s=WAIT_S, look_first=True))
         await sleep.begun.wait()
@@ -442,7 +446,8 @@ def test_an_event_again_and_again_does_no_harm(
             status = await asyncio.to_thread(sends, receiver, first, "failed", late_s=late_s)
             assert status == 204
         wire.requests.clear()
-        waiter = jobs.Waiter(api, interval_s=0.01, sleep=Slow(), events=receiver)
+        api.sleep = Slow()
+        waiter = jobs.Waiter(api, interval_s=0.01, events=receiver)
         wait = asyncio.create_task(waiter.wait(first, timeout_s=WAIT_S))
         await asyncio.sleep(0)
         for late_s in range(3, 6):
@@ -505,7 +510,8 @@ def test_a_failed_read_after_an_event_is_made_again_in_a_round(
             return httpx.Response(400)
 
         wire.on("GET", "/v1/jobs/", refuse)
-        waiter = jobs.Waiter(api, interval_s=0.01, sleep=sleep, events=receiver)
+        api.sleep = sleep
+        waiter = jobs.Waiter(api, interval_s=0.01, events=receiver)
         wait = asyncio.create_task(waiter.wait(job_id, timeout_s=WAIT_S))
         await refused.wait()
         sleep.over.set()
@@ -576,7 +582,8 @@ def test_nothing_is_left_of_waits_for_events(
         return await hangs(request, forward)
 
     async def session(api: Api) -> tuple[int, int]:
-        waiter = jobs.Waiter(api, interval_s=0.01, sleep=Slow(), events=receiver)
+        api.sleep = Slow()
+        waiter = jobs.Waiter(api, interval_s=0.01, events=receiver)
         ids = [*await created(api, 1, speech), *await created(api, 1, noise), *await created(api, 2)]
         wire.always("GET", "/v1/jobs/", begun)
         waits = [asyncio.create_task(waiter.wait(job_id, timeout_s=WAIT_S)) for job_id in ids]
@@ -601,7 +608,8 @@ def test_an_event_at_the_very_end_starts_nothing(
     async def session(api: Api) -> int:
         (job_id,) = await created(api, 1, noise)
         await told(receiver, job_id)
-        waiter = jobs.Waiter(api, interval_s=0.01, sleep=Slow(), events=receiver)
+        api.sleep = Slow()
+        waiter = jobs.Waiter(api, interval_s=0.01, events=receiver)
         wait = asyncio.create_task(waiter.wait(job_id, timeout_s=WAIT_S))
         await asyncio.sleep(0)  # now the event is on its way to the wait
         wait.cancel()

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from faulty import SIGNED, Fault, Faulty, Time, acts_then, answers, fails, hangs
 
-from voiceprint_nb.client.transport import CONNECTIONS, Api
+from voiceprint_nb.client.transport import Api
+from voiceprint_nb.client.wire import CONNECTIONS
 from voiceprint_nb.contract import JOBS_PATH, MEDIA_INPUT_PATH, TEST_PATH
 from voiceprint_nb.errors import (
     KeyRefused,
@@ -193,8 +194,14 @@ def test_limit_of_the_key_check_is_not_that_of_reads(talk: Talk, wire: Faulty, t
 )
 def test_answer_that_is_not_json(talk: Talk, wire: Faulty, fault: Fault) -> None:
     wire.on("GET", JOBS_PATH, fault)
+    assert "items" in talk(listed)  # what may be asked twice is
+    wire.always("GET", JOBS_PATH, fault)
     with pytest.raises(ProtocolError):
         talk(listed)
+    wire.on("POST", MEDIA_INPUT_PATH, fault)
+    with pytest.raises(ProtocolError):
+        talk(posted)
+    assert wire.paths().count(MEDIA_INPUT_PATH) == 1
 
 
 def test_answer_that_cannot_be_unpacked(talk: Talk, wire: Faulty) -> None:
@@ -205,7 +212,7 @@ def test_answer_that_cannot_be_unpacked(talk: Talk, wire: Faulty) -> None:
 
         return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=Pieces())
 
-    wire.on("GET", JOBS_PATH, garbled)
+    wire.always("GET", JOBS_PATH, garbled)
     with pytest.raises(ProtocolError, match="unpacked"):
         talk(listed)
 
@@ -241,9 +248,10 @@ def test_signed_address_is_never_told(
 
 
 @pytest.mark.parametrize("url", ["http://[half", "https://host:port/", "ftp://host/clip"])
-def test_upload_address_that_is_none(talk: Talk, service: LocalService, url: str) -> None:
+def test_upload_address_that_is_none(talk: Talk, service: LocalService, time: Time, url: str) -> None:
     async def session() -> None:
-        async with Api(base_url=service.base_url, api_key=None) as api:  # httpx's own transport
+        options = {"clock": time.clock, "sleep": time.sleep}
+        async with Api(base_url=service.base_url, api_key=None, **options) as api:  # httpx's own transport
             await put(url)(api)
 
     with pytest.raises(ServiceError) as failure:

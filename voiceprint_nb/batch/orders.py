@@ -84,7 +84,7 @@ class Orders:
 
     def notice(self) -> str:
         """What holds all rows up right now, or empty."""
-        if self._api.breaker.is_open:
+        if self._api.is_down:
             return "the service is failing, waiting for it"
         receiver = self._service.receiver
         return (receiver.problem or "") if receiver else ""

@@ -27,6 +27,11 @@ class Breaker:
         A service that is down for longer ends the run.
     clock, sleep
         Monotonic seconds and an awaitable sleep; tests pass their own.
+
+    Attributes
+    ----------
+    n_outages : int
+        How often it has opened.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Breaker:
         self._probe, self._streak, self._patience_s = probe, streak, patience_s
         self._clock, self._sleep = clock, sleep
         self._kind, self._n_failed = "", 0
+        self.n_outages = 0
         self._recovery: asyncio.Task[None] | None = None
 
     @property
@@ -68,6 +74,7 @@ class Breaker:
         self._n_failed = self._n_failed + 1 if kind == self._kind else 1
         self._kind = kind
         if self._n_failed >= self._streak and self._recovery is None:
+            self.n_outages += 1
             self._recovery = asyncio.create_task(self._wait_for_recovery())
 
     async def close(self) -> None:

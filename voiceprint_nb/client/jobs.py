@@ -89,8 +89,6 @@ class Waiter:
         The open client.
     interval_s : float
         Pause between rounds without events, in seconds.
-    sleep
-        An awaitable sleep; tests pass their own.
     events : Events, optional
         Tells of jobs that were submitted with its address as their webhook.
     sweep_s : float
@@ -102,13 +100,11 @@ class Waiter:
         api: Api,
         *,
         interval_s: float,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         events: Events | None = None,
         sweep_s: float = 60.0,
     ) -> None:
         self._api = api
         self._interval_s, self._sweep_s = interval_s, sweep_s
-        self._sleep = sleep
         self._events = events
         self._unlisten: dict[str, Callable[[], None]] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}  # of jobs that an event told of
@@ -197,7 +193,7 @@ class Waiter:
     async def _rounds(self) -> None:
         while self._open:
             by_event = self._events is not None and self._events.problem is None
-            await self._sleep(self._sweep_s if by_event else self._interval_s)
+            await self._api.sleep(self._sweep_s if by_event else self._interval_s)
             await self._collect(await self._ended())
 
     async def _told_to_all(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from voiceprint_nb import contract, settings
 from voiceprint_nb.client.breaker import Breaker
+from voiceprint_nb.client.wire import CONNECT_S, CONNECTIONS, TRANSFER_S, as_unavailable, open_client
 from voiceprint_nb.errors import (
     KeyRefused,
     NoCredit,
@@ -21,7 +21,6 @@ from voiceprint_nb.errors import (
     RequestRefused,
     ServiceError,
     ServiceUnavailable,
-    UsageError,
 )
 from voiceprint_nb.fetching import USER_AGENT, veil
 from voiceprint_nb.pacing import LONGEST_PAUSE_S, Pacer, Turns
@@ -29,10 +28,10 @@ from voiceprint_nb.pacing import LONGEST_PAUSE_S, Pacer, Turns
 if TYPE_CHECKING:
     import httpx
 
-CONNECTIONS = 16
-_CONNECT_S, _TRANSFER_S = 10.0, 60.0
+T = TypeVar("T")
+
 _SLOWEST_BYTES_S = 20_000.0  # an upload slower than this on the whole is given up
-_ATTEMPTS = 5
+_ATTEMPTS = 8
 _MOST_PAUSES = 30  # consecutive 429 answers to one request
 _FALLBACK_PAUSE_S = 5.0  # a 429 without any header
 _SILENT = logging.NullHandler()
@@ -58,7 +57,8 @@ class Api:
     turns : callable, optional
         Turns of a group of endpoints that others share; by default each `Api` has its own.
     clock, sleep
-        Monotonic seconds and an awaitable sleep, for the breaker; tests pass their own.
+        Monotonic seconds and an awaitable sleep, for all pauses but those between retries; tests pass
+        their own.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Api:
         base_url: str,
         api_key: str | None,
         transport: httpx.AsyncBaseTransport | None = None,
-        timeout_s: float = _CONNECT_S + _TRANSFER_S,
+        timeout_s: float = CONNECT_S + TRANSFER_S,
         new_pacer: Callable[..., Pacer] = Pacer,
         turns: Callable[[str], Turns] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -88,29 +88,27 @@ class Api:
         self.media_pacer = pacer("media", contract.WRITES_PER_WINDOW)
         self.read_pacer = pacer("read", contract.READS_PER_WINDOW)
         self.list_pacer = pacer("list", contract.READS_PER_WINDOW)
+        self._pacers = {
+            "submit": self.submit_pacer,
+            "media": self.media_pacer,
+            "read": self.read_pacer,
+            "list": self.list_pacer,
+        }
         self._test_pacer = new_pacer()  # its limit is its own, not that of the reads
+        self.clock, self.sleep = clock, sleep
         self.breaker = Breaker(self._works, clock=clock, sleep=sleep)
+        self.storage_breaker = Breaker(self._stores, clock=clock, sleep=sleep)
+        self._storage = ""
+        self.n_refused = 0
 
     async def __aenter__(self) -> Self:
-        import httpx
-
-        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-        timeout = httpx.Timeout(_TRANSFER_S, connect=_CONNECT_S, pool=None)
-        try:
-            self._client = _client_without_cookies()(
-                base_url=self._base_url,
-                transport=self._transport,
-                limits=limits,
-                timeout=timeout,
-                headers=self._headers,
-            )
-        except httpx.InvalidURL as error:
-            raise UsageError(f"service= is not an address ({error}): use one such as https://host.") from None
+        self._client = open_client(self._base_url, self._transport)
         self._connections = asyncio.Semaphore(CONNECTIONS)  # a request's time begins when it has one
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.breaker.close()
+        await self.storage_breaker.close()
         await self.client.aclose()
 
     @property
@@ -121,10 +119,20 @@ class Api:
         return self._client
 
     @property
+    def is_down(self) -> bool:
+        """Whether requests wait for the service, or its storage, to work again."""
+        return self.breaker.is_open or self.storage_breaker.is_open
+
+    @property
     def waiting_for_limit(self) -> int:
         """Requests that wait for their slot right now."""
-        pacers = (self.submit_pacer, self.media_pacer, self.read_pacer, self.list_pacer)
-        return sum(pacer.waiting for pacer in pacers)
+        return sum(pacer.waiting for pacer in self._pacers.values())
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """Requests so far: by group of endpoints, and those that were ``refused`` as too many (429)."""
+        counts = {group: pacer.n_taken for group, pacer in self._pacers.items()}
+        return counts | {"refused": self.n_refused}
 
     async def get(
         self, path: str, *, pacer: Pacer, params: Mapping[str, str] | None = None, patient: bool = True
@@ -157,16 +165,22 @@ class Api:
 
         headers = {"Content-Length": str(n_bytes), "Content-Type": "application/octet-stream"}
         timeout_s = self._timeout_s + n_bytes / _SLOWEST_BYTES_S
-        async for attempt in _attempts(repeatable=True):
-            with attempt:
-                try:
-                    request = self._request("PUT", url, headers, content=chunks())
-                except httpx.InvalidURL:
-                    raise ProtocolError("The service's upload address is not an address.") from None
-                veil(request)
+
+        try:
+            self._storage = str(httpx.URL(url).copy_with(raw_path=b"/"))
+        except httpx.InvalidURL:
+            raise ProtocolError("The service's upload address is not an address.") from None
+
+        async def once() -> None:
+            request = self._request("PUT", url, headers, content=chunks())
+            veil(request)
+            await self.storage_breaker.passed()
+            with _heard_by(self.storage_breaker):
                 answer = await self._sent(request, timeout_s)
                 if answer.status_code >= 300:
                     _raise_for_status(answer, storage=True)
+
+        await _patiently(once, self.storage_breaker, repeatable=True)
 
     async def _sent(
         self, request: httpx.Request, timeout_s: float, before: Callable[[], None] | None = None
@@ -174,7 +188,7 @@ class Api:
         async with self._connections:
             if before is not None:
                 before()
-            with _as_unavailable():
+            with as_unavailable():
                 async with asyncio.timeout(timeout_s):
                     return await self.client.send(request)
 
@@ -193,25 +207,10 @@ class Api:
         def build() -> httpx.Request:
             return self._request(method, self._base_url + path, self._key_header, params=params, json=body)
 
-        async def answered() -> object:
-            async for attempt in _attempts(repeatable=repeatable):
-                with attempt:
-                    answer = await self._answered(build, pacer, before, patient=patient)
-                    if answer.status_code >= 300:
-                        _raise_for_status(answer)
-                    try:
-                        return answer.json()
-                    except (ValueError, RecursionError):  # not JSON, or nested without end
-                        raise ProtocolError("The service answered with something other than JSON.") from None
-            raise AssertionError("unreachable: the last attempt returns or raises")
-
-        try:
-            return await answered()
-        except ServiceUnavailable as error:
-            if not (patient and self.breaker.is_open) or (error.sent and not repeatable):
-                raise
-        await self.breaker.passed()  # an outage costs no row: once more when it is over
-        return await answered()
+        once = partial(self._answered, build, pacer, before, self.breaker if patient else None)
+        if patient:
+            return await _patiently(once, self.breaker, repeatable=repeatable)
+        return await _retried(once, repeatable=repeatable)
 
     def _request(self, method: str, url: str, headers: Mapping[str, str], **content: Any) -> httpx.Request:
         """A request made here: the client's own merging of URLs and headers costs more than the sending."""
@@ -225,121 +224,100 @@ class Api:
         build: Callable[[], httpx.Request],
         pacer: Pacer,
         before: Callable[[], None] | None,
-        *,
-        patient: bool,
-    ) -> httpx.Response:
-        """One answer that is not 429: a refused request was not carried out and waits for its turn."""
+        breaker: Breaker | None,
+    ) -> object:
+        """What one answer holds that is not 429: a refused request was not carried out and waits its turn."""
         for _ in range(_MOST_PAUSES):
-            if patient:
-                await self.breaker.passed()
+            if breaker is not None:
+                await breaker.passed()
             await pacer.slot()
-            answer = await (self._noted if patient else self._sent)(build(), self._timeout_s, before)
-            facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=time.time())
-            pacer.learn(facts.limit, remaining=facts.remaining, reset_s=facts.reset_s)
-            if answer.status_code != 429:
-                return answer
+            with _heard_by(breaker) if breaker is not None else contextlib.nullcontext():
+                answer = await self._sent(build(), self._timeout_s, before)
+                facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=time.time())
+                pacer.learn(facts.limit, remaining=facts.remaining, reset_s=facts.reset_s)
+                if answer.status_code != 429:
+                    return _content(answer)
+            self.n_refused += 1
             pacer.pause(_pause_s(facts))
         raise RateLimited(
             "The service kept answering that there are too many requests: run resume() later.",
             retry_after_s=_pause_s(facts),
         )
 
-    async def _noted(
-        self, request: httpx.Request, timeout_s: float, before: Callable[[], None] | None = None
-    ) -> httpx.Response:
-        """One answer, of which the breaker hears whether the service works."""
-        try:
-            answer = await self._sent(request, timeout_s, before)
-            if answer.status_code >= 500:
-                _raise_for_status(answer)
-        except ServiceUnavailable as error:
-            self.breaker.failed(str(error).rstrip("."))
-            raise
-        self.breaker.succeeded()
-        return answer
-
     async def _works(self) -> bool:
         """Whether the service answers at all; asked by the breaker only."""
         url = self._base_url + contract.TEST_PATH
+        return await self._answers(self._request("GET", url, self._key_header))
+
+    async def _stores(self) -> bool:
+        """Whether the storage answers at all, to a request without key and signature."""
+        return await self._answers(self._request("GET", self._storage, {}))
+
+    async def _answers(self, request: httpx.Request) -> bool:
         try:
-            answer = await self._sent(self._request("GET", url, self._key_header), self._timeout_s)
+            answer = await self._sent(request, self._timeout_s)
         except ServiceError:
             return False
         return answer.status_code < 500
 
 
-def _pause_s(facts: contract.RateFacts) -> float:
-    told = facts.retry_after_s if facts.retry_after_s is not None else facts.reset_s
-    return min(max(_FALLBACK_PAUSE_S if told is None else told, _LEAST_PAUSE_S), LONGEST_PAUSE_S)
+async def _patiently(once: Callable[[], Awaitable[T]], breaker: Breaker, *, repeatable: bool) -> T:
+    """Retried for seconds; an outage in the meantime costs no row, so once more when it is over."""
+    n_outages = breaker.n_outages
+    try:
+        return await _retried(once, repeatable=repeatable)
+    except ServiceError as error:
+        if breaker.n_outages == n_outages or not _may_repeat(error, repeatable=repeatable):
+            raise
+    await breaker.passed()
+    return await _retried(once, repeatable=repeatable)
 
 
-def _attempts(*, repeatable: bool) -> Any:
+async def _retried(once: Callable[[], Awaitable[T]], *, repeatable: bool) -> T:
     import stamina
 
     # without a handler of the user's, its warnings about planned retries would reach standard error
     logging.getLogger("stamina").addHandler(_SILENT)
-
-    def may_repeat(error: Exception) -> bool:
-        return isinstance(error, ServiceUnavailable) and error.retryable and (repeatable or not error.sent)
-
+    may_repeat = partial(_may_repeat, repeatable=repeatable)
     # No bound on the time of all attempts: waiting for the rate limit would count, and each has its own.
-    return stamina.retry_context(on=may_repeat, attempts=_ATTEMPTS, timeout=None)
+    async for attempt in stamina.retry_context(on=may_repeat, attempts=_ATTEMPTS, timeout=None):
+        with attempt:
+            return await once()
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
+    if isinstance(error, ServiceUnavailable):
+        return error.retryable and (repeatable or not error.sent)
+    return isinstance(error, ProtocolError) and repeatable
 
 
 @contextlib.contextmanager
-def _as_unavailable() -> Iterator[None]:
-    """Turn httpx's errors into ours; their texts may repeat a signed address, so only the kind is told."""
-    import httpx
-
+def _heard_by(breaker: Breaker) -> Iterator[None]:
+    """Tell a breaker whether a host works: it does, too, if it refuses."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
-        raise _unreachable(error) from None
-    except (httpx.TransportError, httpx.StreamError, TimeoutError) as error:
-        raise ServiceUnavailable(f"The connection to the service broke ({type(error).__name__}).") from None
-    except httpx.DecodingError:
-        raise ProtocolError("The service's answer cannot be unpacked.") from None
+    except (ServiceUnavailable, ProtocolError) as error:
+        breaker.failed(str(error).rstrip("."))
+        raise
+    except ServiceError:
+        breaker.succeeded()
+        raise
+    breaker.succeeded()
 
 
-def _unreachable(error: BaseException) -> ServiceUnavailable:
-    """A failure before anything was sent; the same certificate and scheme would fail again."""
-    import httpx
-
-    chain, cause = [error], error.__cause__ or error.__context__
-    while cause is not None and len(chain) < 10:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
-        failure = ServiceUnavailable(
-            "The service's certificate is not accepted: check the address, the clock and the proxy.",
-            sent=False,
-        )
-        failure.retryable = False
-        return failure
-    failure = ServiceUnavailable(
-        f"The service cannot be reached ({type(error).__name__}): check the network and the address.",
-        sent=False,
-    )
-    failure.retryable = not isinstance(error, httpx.UnsupportedProtocol)
-    return failure
+def _content(answer: httpx.Response) -> object:
+    if answer.status_code >= 300:
+        _raise_for_status(answer)
+    try:
+        return answer.json()
+    except (ValueError, RecursionError):  # not JSON, or nested without end
+        raise ProtocolError("The service answered with something other than JSON.") from None
 
 
-@functools.cache
-def _client_without_cookies() -> type[httpx.AsyncClient]:
-    """A client that no server can make remember anything, and that spends no time on looking for it."""
-    import httpx
-
-    class NoCookies(httpx.Cookies):
-        def extract_cookies(self, response: httpx.Response) -> None:
-            """Leave them where they are."""
-
-    class ClientWithoutCookies(httpx.AsyncClient):
-        @property  # type: ignore[misc]  # without the setter, on purpose
-        def cookies(self) -> httpx.Cookies:
-            return none
-
-    none = NoCookies()
-    return ClientWithoutCookies
+def _pause_s(facts: contract.RateFacts) -> float:
+    told = facts.retry_after_s if facts.retry_after_s is not None else facts.reset_s
+    return min(max(_FALLBACK_PAUSE_S if told is None else told, _LEAST_PAUSE_S), LONGEST_PAUSE_S)
 
 
 def _raise_for_status(answer: httpx.Response, *, storage: bool = False) -> None:

@@ -44,6 +44,8 @@ async def put(api: Api, path: Path, *, n_bytes: int, digest: str) -> str:
                 continue
             raise RowError("upload_failed", f"The clip could not be uploaded: {error}") from error
         except ServiceUnavailable as error:
+            if error.concerns_all_rows:
+                raise
             raise RowError("upload_failed", f"The upload broke off: {error} Run the line again.") from error
         return key
     raise AssertionError("unreachable: the last ticket returns or raises")

@@ -1,0 +1,94 @@
+"""The HTTP client under `transport`: connections, timeouts, cookies, and httpx's errors as ours."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ssl
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from voiceprint_nb.errors import ProtocolError, ServiceUnavailable, UsageError
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECTIONS = 16
+CONNECT_S, TRANSFER_S = 10.0, 60.0
+
+
+def open_client(base_url: str, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    """A client of one service, without its key.
+
+    Raises
+    ------
+    UsageError
+        The address is none.
+    """
+    import httpx
+
+    try:
+        return _client_without_cookies()(
+            base_url=base_url,
+            transport=transport,
+            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            timeout=httpx.Timeout(TRANSFER_S, connect=CONNECT_S, pool=None),
+        )
+    except httpx.InvalidURL as error:
+        raise UsageError(f"service= is not an address ({error}): use one such as https://host.") from None
+
+
+@contextlib.contextmanager
+def as_unavailable() -> Iterator[None]:
+    """Turn httpx's errors into ours; their texts may repeat a signed address, so only the kind is told."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
+        raise _unreachable(error) from None
+    except (httpx.TransportError, httpx.StreamError, TimeoutError) as error:
+        raise ServiceUnavailable(f"The connection to the service broke ({type(error).__name__}).") from None
+    except httpx.DecodingError:
+        raise ProtocolError("The service's answer cannot be unpacked.") from None
+
+
+def _unreachable(error: BaseException) -> ServiceUnavailable:
+    """A failure before anything was sent; the same certificate and scheme would fail again."""
+    import httpx
+
+    chain, cause = [error], error.__cause__ or error.__context__
+    while cause is not None and len(chain) < 10:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
+        failure = ServiceUnavailable(
+            "The service's certificate is not accepted: check the address, the clock and the proxy.",
+            sent=False,
+        )
+        failure.retryable = False
+        return failure
+    failure = ServiceUnavailable(
+        f"The service cannot be reached ({type(error).__name__}): check the network and the address.",
+        sent=False,
+    )
+    failure.retryable = not isinstance(error, httpx.UnsupportedProtocol)
+    return failure
+
+
+@functools.cache
+def _client_without_cookies() -> type[httpx.AsyncClient]:
+    """A client that no server can make remember anything, and that spends no time on looking for it."""
+    import httpx
+
+    class NoCookies(httpx.Cookies):
+        def extract_cookies(self, response: httpx.Response) -> None:
+            """Leave them where they are."""
+
+    class ClientWithoutCookies(httpx.AsyncClient):
+        @property  # type: ignore[misc]  # without the setter, on purpose
+        def cookies(self) -> httpx.Cookies:
+            return none
+
+    none = NoCookies()
+    return ClientWithoutCookies
