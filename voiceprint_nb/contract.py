@@ -53,6 +53,7 @@ WEBHOOK_RETRY_REASONS = (
 RATE_WINDOW_S = 60.0
 WRITES_PER_WINDOW = 100
 READS_PER_WINDOW = 300
+LEAST_BILLED_S = 20.0  # of audio, for each job that is billed by time
 
 DEFAULT_MODEL = "precision-2"
 VOICEPRINT_MODELS = ("precision-2", "precision-3")

@@ -419,7 +419,7 @@ def _session(
     receiver: Receiver | None = None,
     sign: Callable[[str], str] | None = None,
 ) -> Session:
-    _refuse_model(settings)
+    refuse_model(settings)
     frame, column = frames.as_frame(data, column)
     frame = frames.without_taken(frame, column, frames.result_names(prefix), overwrite=overwrite)
     call = Call(column, prefix, frames.fit_of(fit), frames.bases_of(base), settings.service, settings.model)
@@ -441,7 +441,8 @@ def _started(receiver: Receiver | None, settings: Settings) -> Receiver | None:
     return receiver.start()
 
 
-def _refuse_model(settings: Settings) -> None:
+def refuse_model(settings: Settings) -> None:
+    """Raise `UsageError` for a model that the service of these settings does not have."""
     if settings.model is None:
         return
     if settings.is_local:
