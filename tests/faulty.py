@@ -83,6 +83,11 @@ class Time:
         await asyncio.sleep(min(seconds, self.real_s))
 
 
+async def passes(request: httpx.Request, forward: Forward) -> httpx.Response:
+    """No fault, whatever earlier rules say."""
+    return await forward(request)
+
+
 def answers(status: int, body: Any = None, *, text: str | None = None, **headers: str) -> Fault:
     """An answer that the service never sees; header names with ``_`` for ``-``."""
 

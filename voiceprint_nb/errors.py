@@ -70,6 +70,7 @@ ROW_CODES: dict[str, tuple[str, str]] = {
     "job_open": ("pending", "the run ended while the job was open; its id is kept and resume() collects it"),
     "output_expired": ("failed", "the service deleted the output before it was collected"),
     "canceled": ("canceled", "the run was stopped before this row was finished"),
+    "max_new": ("canceled", "the call had bought as many voiceprints as it may"),
 }
 """Stable codes of ``vp_error_code``: the status that goes with each, and its meaning."""
 

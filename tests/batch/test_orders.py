@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from helpers import World
 from voiceprint_nb.audio import AudioFacts
 from voiceprint_nb.batch import orders
 from voiceprint_nb.batch.orders import Orders, fetches
+from voiceprint_nb.batch.outcomes import Request
+from voiceprint_nb.batch.progress import Uploads
 from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.contract import VOICEPRINT_PATH
 from voiceprint_nb.errors import RowError, ServiceUnavailable
@@ -25,7 +28,8 @@ URL = "media://nothing-is-stored-here"
 def run(world: World, session: Callable[[Orders, Ledger], Any]) -> Any:
     async def opened() -> Any:
         with world.ledger() as ledger:
-            async with Orders(world.service(), ledger, None) as taken:
+            orders = Orders(world.service(), ledger, Request(), smaller=nullcontext, sent=Uploads())
+            async with orders as taken:
                 return await session(taken, ledger)
 
     return asyncio.run(opened())

@@ -14,12 +14,20 @@ from typing import Any
 
 import httpx
 import pytest
-from faulty import Fault, Faulty, acts_then, answers, fails, hangs, with_state, write_clip
+from faulty import Fault, Faulty, acts_then, answers, fails, hangs, passes, with_state, write_clip
 
 from voiceprint_nb.client import jobs
+from voiceprint_nb.client.joblist import START, JobList
 from voiceprint_nb.client.receiver import Receiver
 from voiceprint_nb.client.transport import Api
-from voiceprint_nb.contract import JOBS_PATH, VOICEPRINT_PATH, Job, VoiceprintRequest, sign_webhook
+from voiceprint_nb.contract import (
+    JOBS_PATH,
+    OLD_JOBS_PATH,
+    VOICEPRINT_PATH,
+    Job,
+    VoiceprintRequest,
+    sign_webhook,
+)
 from voiceprint_nb.errors import KeyRefused, ProtocolError, RequestRefused, RowError, ServiceUnavailable
 from voiceprint_nb.service.local import LocalService
 
@@ -76,7 +84,7 @@ def test_one_round_lists_a_hundred_states(talk: Talk, wire: Faulty) -> None:
     assert wire.paths("GET").count(JOBS_PATH) < 20
 
 
-def test_rounds_keep_their_interval(talk: Talk, wire: Faulty) -> None:
+def test_rounds_come_soon_at_first(talk: Talk, wire: Faulty) -> None:
     slept: list[tuple[float, int]] = []
     wire.on("GET", "/v1/jobs/", *[with_state("running")] * 3)
 
@@ -85,7 +93,20 @@ def test_rounds_keep_their_interval(talk: Talk, wire: Faulty) -> None:
         await asyncio.sleep(0.01)
 
     talk(run(1, sleep=sleep))
-    assert slept[:4] == [(0.01, reads) for reads in range(4)]
+    assert [reads for _, reads in slept[:4]] == [0, 1, 2, 3]
+    assert [pause_s for pause_s, _ in slept[:4]] == pytest.approx([0.01 / 8 * 1.5**n for n in range(4)])
+
+
+def test_pauses_grow_up_to_the_interval(talk: Talk, wire: Faulty) -> None:
+    slept: list[float] = []
+    wire.on("GET", "/v1/jobs/", *[with_state("running")] * 9)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await asyncio.sleep(0)
+
+    talk(run(1, sleep=sleep))
+    assert max(slept) == slept[9] == 0.01
 
 
 @pytest.mark.parametrize("n", [1, 5])
@@ -97,8 +118,54 @@ def test_unknown_states_count_as_running(talk: Talk, wire: Faulty, n: int) -> No
 @pytest.mark.parametrize("status", [400, 404])
 def test_service_without_a_list_is_read_job_by_job(talk: Talk, wire: Faulty, status: int) -> None:
     wire.always("GET", JOBS_PATH, answers(status))
+    wire.always("GET", OLD_JOBS_PATH, answers(status))
+    wire.always("GET", f"{OLD_JOBS_PATH}/", passes)
+    wire.on("GET", f"{OLD_JOBS_PATH}/", *[with_state("running")] * 50)
+    assert [job.status for job in talk(run(5))] == ["failed"] * 5
+    assert wire.paths().count(JOBS_PATH) == wire.paths().count(OLD_JOBS_PATH) == 3
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_service_with_the_older_list_only(talk: Talk, wire: Faulty, status: int) -> None:
+    wire.always("GET", JOBS_PATH, answers(status))
     assert [job.status for job in talk(run(5))] == ["failed"] * 5
     assert wire.paths().count(JOBS_PATH) == 1
+    assert wire.paths().count(OLD_JOBS_PATH) >= 1
+    assert sum(path.startswith(f"{OLD_JOBS_PATH}/") for path in reads(wire)) == 5  # each output once
+
+
+def test_the_older_list_has_pages(talk: Talk, wire: Faulty) -> None:
+    async def session(api: Api) -> list[str]:
+        await created(api, 3)
+        wire.always("GET", JOBS_PATH, answers(404))
+        found: list[str] = []
+        joblist, position = JobList(api), START
+        while position is not None:
+            items, position = await joblist.page(position)
+            found += [item.id for item in items]
+        return found
+
+    n_before = len(talk(session))
+    assert n_before >= 3
+    assert len(talk(session)) == n_before + 3
+
+
+def test_oldest_outputs_are_read_first(talk: Talk, wire: Faulty) -> None:
+    async def session(api: Api) -> list[str]:
+        ids = await created(api, 6)
+        ages = [30.0, 10.0, 60.0, 20.0, 50.0, 40.0]
+        await waited(api, ids)
+        wire.requests.clear()
+        waiter = jobs.Waiter(api, interval_s=0.01)
+        pairs = zip(ids, ages, strict=True)
+        await asyncio.gather(*(waiter.wait(job_id, timeout_s=20, opened_at=age) for job_id, age in pairs))
+        await waiter.close()
+        return [job_id for _, job_id in sorted(zip(ages, ids, strict=True))]
+
+    oldest_first = talk(session)
+    assert [
+        path.rsplit("/", 1)[1] for path in reads(wire) if path.startswith(f"{OLD_JOBS_PATH}/")
+    ] == oldest_first
 
 
 @pytest.mark.parametrize(
@@ -127,9 +194,10 @@ def test_cursor_that_has_vanished_does_not_mean_that_there_is_no_list(talk: Talk
         ids = await created(api, 5)
         await asyncio.gather(*(waiter.wait(job_id, timeout_s=20) for job_id in ids))
         await waiter.close()
-        return waiter._has_list
+        return waiter._list.exists
 
     assert talk(session)
+    assert wire.paths().count(OLD_JOBS_PATH) == 0
 
 
 def test_job_that_nobody_knows(talk: Talk) -> None:
@@ -404,7 +472,7 @@ def test_rounds_are_no_longer_slow_once_the_secret_is_seen_to_be_wrong(
         await waiter.close()
         return sleep.slept
 
-    assert talk(session) == [60.0, 0.01]
+    assert talk(session) == [60.0, 0.01 / 8]
     assert "check secret=" in (stranger.problem or "")
 
 
@@ -433,7 +501,7 @@ def test_looking_first_changes_nothing_without_events(talk: Talk, wire: Faulty) 
         await waiter.close()
         return sleep.slept, before
 
-    assert talk(session) == ([0.01], [])
+    assert talk(session) == ([0.01 / 8], [])
 
 
 def test_an_event_again_and_again_does_no_harm(

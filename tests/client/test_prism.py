@@ -25,6 +25,7 @@ from faulty import Time
 
 from tests.shared_contract import contract_path
 from voiceprint_nb.client import jobs, uploads
+from voiceprint_nb.client.joblist import START, JobList
 from voiceprint_nb.client.transport import Api
 from voiceprint_nb.contract import JOB_STATUSES, Job, JobPage, VoiceprintRequest
 from voiceprint_nb.errors import KeyRefused, NoCredit, RateLimited, RequestRefused, ServiceUnavailable
@@ -165,7 +166,8 @@ def test_from_upload_to_voiceprint(prism: Prism, storage: ThreadingHTTPServer, c
 
     async def session(api: Api) -> Job | None:
         await api.check_key()
-        key = await uploads.put(api, clip, n_bytes=clip.stat().st_size, digest=digest)
+        key = uploads.media_key(digest)
+        await uploads.put(api, clip, n_bytes=clip.stat().st_size, media_key=key)
         created = await jobs.submit(api, VoiceprintRequest(key))
         assert created.status == "created"
         waiter = jobs.Waiter(api, interval_s=0.0)
@@ -222,11 +224,11 @@ def test_any_answer_that_the_contract_allows_is_read(prism: Prism) -> None:
         numbers = range(DYNAMIC_ANSWERS)
         return (
             [await jobs.read(api, JOB_ID) for _ in numbers],
-            [await jobs.page(api, JOB_ID if number % 2 else None) for number in numbers],
+            [await JobList(api).page({"cursor": JOB_ID} if number % 2 else START) for number in numbers],
         )
 
     read, pages = talk(prism, session, wire)
-    items = list(itertools.chain.from_iterable(page.items for page in pages))
+    items = list(itertools.chain.from_iterable(items for items, _ in pages))
     assert {entry.status for entry in [*read, *items]} <= set(JOB_STATUSES)
     assert len(items) > 0
     assert not wire.violations
@@ -251,7 +253,7 @@ def test_every_declared_refusal_is_understood(
     wire = Wire(f"code={status}")
     sessions: list[Session] = [lambda api: jobs.submit(api, SUBMISSION)]
     if status not in (413, 415):  # declared for requests with a body
-        sessions += [lambda api: jobs.read(api, JOB_ID), jobs.page, Api.check_key]
+        sessions += [lambda api: jobs.read(api, JOB_ID), lambda api: JobList(api).page(), Api.check_key]
     for session in sessions:
         with pytest.raises(kind) as refused:
             talk(prism, session, wire)

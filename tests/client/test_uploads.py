@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from voiceprint_nb.errors import KeyRefused, NoCredit, ProtocolError, RowError, 
 Talk = Callable[..., Any]
 
 
-def upload(path: Path, *, n_bytes: int | None = None) -> Callable[[Api], Any]:
+def upload(
+    path: Path, *, n_bytes: int | None = None, sent: Callable[[int], None] = lambda n_bytes: None
+) -> Callable[[Api], Any]:
     n_bytes = path.stat().st_size if n_bytes is None else n_bytes
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return lambda api: uploads.put(api, path, n_bytes=n_bytes, digest=digest)
+    media_key = uploads.media_key(digest)
+    return lambda api: uploads.put(api, path, n_bytes=n_bytes, media_key=media_key, sent=sent)
 
 
 def stored(wire: Faulty) -> list[bytes]:
@@ -28,10 +32,11 @@ def stored(wire: Faulty) -> list[bytes]:
 
 
 def test_bytes_arrive_under_their_digest_without_the_key(talk: Talk, wire: Faulty, clip: Path) -> None:
-    key = talk(upload(clip), api_key="key-0f3a")
+    talk(upload(clip), api_key="key-0f3a")
+    ticket, transfer = wire.requests
+    key = json.loads(ticket.content)["url"]
     assert key == f"media://voiceprint-nb/{hashlib.sha256(clip.read_bytes()).hexdigest()}"
     assert "_" not in key
-    ticket, transfer = wire.requests
     assert ticket.headers["authorization"] == "Bearer key-0f3a"
     assert "authorization" not in transfer.headers
     assert transfer.headers["content-length"] == str(clip.stat().st_size)
@@ -39,10 +44,10 @@ def test_bytes_arrive_under_their_digest_without_the_key(talk: Talk, wire: Fault
     assert stored(wire) == [clip.read_bytes()]
 
 
-def test_expired_link_gets_a_fresh_ticket_once(talk: Talk, wire: Faulty, clip: Path) -> None:
-    wire.on("PUT", "/media/", answers(403))
+def test_expired_link_gets_a_fresh_ticket_thrice(talk: Talk, wire: Faulty, clip: Path) -> None:
+    wire.on("PUT", "/media/", *[answers(403)] * 3)
     talk(upload(clip))
-    assert wire.paths("POST") == [MEDIA_INPUT_PATH] * 2
+    assert wire.paths("POST") == [MEDIA_INPUT_PATH] * 4
     wire.always("PUT", "/media/", answers(403, {"message": SIGNED}))
     with pytest.raises(RowError, match="403") as refused:
         talk(upload(clip))
@@ -56,8 +61,10 @@ def test_broken_transfer_begins_anew_with_all_bytes(
     talk: Talk, wire: Faulty, clip: Path, fault: Fault
 ) -> None:
     wire.on("PUT", "/media/", fault, fault)
-    talk(upload(clip))
+    told: list[int] = []
+    talk(upload(clip, sent=told.append))
     assert stored(wire)[-1] == clip.read_bytes()
+    assert sum(told) == clip.stat().st_size  # what came to nothing is taken back
     wire.always("PUT", "/media/", fault)
     with pytest.raises(RowError) as broken:
         talk(upload(clip))

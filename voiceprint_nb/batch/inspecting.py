@@ -121,6 +121,18 @@ class Inspector:
     def _admit(self, file: looking.LocalFile) -> clips.Clip:
         return clips.admit(file, fit=self._request.fit, scratch=self._scratch)
 
+    @contextlib.asynccontextmanager
+    async def smaller(self, clip: clips.Clip) -> AsyncIterator[clips.Clip]:
+        """The clip as it is uploaded: compressed if that is wanted and worth it; removed at the end."""
+        small = clip
+        if self._request.compress:
+            small = await self._in_thread(partial(clips.compressed, clip, self._scratch))
+        try:
+            yield small
+        finally:
+            if small is not clip:
+                small.path.unlink(missing_ok=True)
+
     async def check(self, cell: object) -> Outcome:
         """What can be known of one cell without asking any service."""
         try:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import Counter
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Self
 from urllib.parse import urlsplit
 
 from voiceprint_nb import contract
-from voiceprint_nb.batch.outcomes import Outcome, Service
-from voiceprint_nb.batch.store import Entry, Ledger
+from voiceprint_nb.batch.fates import Fates
+from voiceprint_nb.batch.outcomes import Outcome, Request, Service
+from voiceprint_nb.batch.progress import Uploads
+from voiceprint_nb.batch.store import Entry, Ledger, request_key
 from voiceprint_nb.client import jobs, uploads
 from voiceprint_nb.errors import (
     KeyRefused,
@@ -27,11 +30,10 @@ from voiceprint_nb.intake.clips import Clip
 from voiceprint_nb.intake.sources import MediaSource, Source
 
 _CLAIM_POLL_S = 0.1
-_CLOCK_SKEW_S = 120.0  # between this machine and the service
-_MOST_PAGES = 50
 _MOST_REPEATS = 2  # of a submission that the service has failed to carry out
 _GRACE_S = 0.3  # a stopped run waits so long for the answer to a submission that has left
-_SIBLINGS_S = 10.0
+_UPLOAD_LIFE_S = contract.MEDIA_LIFE_S - 3600.0  # a reused upload must be there when the service comes to it
+_PER_CLIP_SECOND, _PER_OPEN_JOB_S = 10.0, 3.0  # of waiting for a job: slow, but not stuck
 
 
 class _Taken(Exception):
@@ -47,30 +49,45 @@ class Orders:
         Where to ask.
     ledger : Ledger
         What is known, and where results are kept first.
-    model : str or None
-        Model to ask for.
+    request : Request
+        What is asked for every row: the model, and how much may be bought.
+    smaller : callable
+        A context with the clip in the form that is uploaded.
+    sent : Uploads
+        Told of every upload.
     """
 
-    def __init__(self, service: Service, ledger: Ledger, model: str | None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        ledger: Ledger,
+        request: Request,
+        *,
+        smaller: Callable[[Clip], AbstractAsyncContextManager[Clip]],
+        sent: Uploads,
+    ) -> None:
         self._service = service
         self._ledger = ledger
-        self._model = model
+        self._request = request
+        self._smaller = smaller
+        self._sent = sent
         self._api = service.open_api()
         self._waiter = jobs.Waiter(self._api, interval_s=service.poll_s, events=service.receiver)
         self._webhook = service.receiver.webhook_url if service.receiver else None
         self._key_check: asyncio.Task[None] | None = None
         self._sending: dict[str, asyncio.Task[Entry]] = {}  # submissions that have left, by request
         self._repeats: Counter[str] = Counter()
-        self._unknown: list[tuple[str, float]] = []  # claims of unknown fate, of which rows of this run tell
+        self._fates = Fates(self._api, ledger, self._sending.values)
+        self._n_bought = 0
+        self._second_hand: set[str] = set()  # media keys of earlier uploads
 
     async def __aenter__(self) -> Self:
         await self._api.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if exc[0] is None:  # the run's rows tell of them: the user decides, and a next run may submit again
-            for key, claimed_at in self._unknown:
-                self._ledger.drop(key, claimed_at=claimed_at)
+        if exc[0] is None:
+            self._fates.drop_the_told()
         tasks = [*self._sending.values(), *([self._key_check] if self._key_check else [])]
         for task in tasks:
             task.cancel()
@@ -81,6 +98,10 @@ class Orders:
     def waiting_for_limit(self) -> int:
         """Requests that wait for the service's rate limit."""
         return self._api.waiting_for_limit
+
+    def requests(self) -> Mapping[str, int]:
+        """Requests so far, by group of endpoints."""
+        return self._api.requests
 
     def notice(self) -> str:
         """What holds all rows up right now, or empty."""
@@ -105,13 +126,13 @@ class Orders:
                 )
             if entry.state == "open":
                 await self.check_key()
-                if (outcome := await self._wait(key, entry, source="reused")) is None:
+                if (outcome := await self._wait(key, entry, source="reused", duration_s=0.0)) is None:
                     # a service that was started anew: the job is gone, unbilled
                     self._ledger.drop(key, job_id=entry.job_id)
                 return outcome
             if entry.orphaned:
                 await self.check_key()
-                await self._refuse_if_created(key, entry)
+                await self._fates.refuse_if_created(key, entry, within_s=self._ledger.age_s(entry))
                 self._ledger.drop(key, claimed_at=entry.claimed_at)
                 return None
             if asyncio.get_running_loop().time() > deadline_s:
@@ -131,7 +152,59 @@ class Orders:
             return clip.url
         if self._service.sees_files and contract.is_file_url(address := clip.path.absolute().as_uri()):
             return address
-        return await uploads.put(self._api, clip.path, n_bytes=clip.n_bytes, digest=clip.digest)
+        return await self._uploaded(clip)
+
+    async def _uploaded(self, clip: Clip) -> str:
+        """The media key of a clip's upload: one of the last hours is used again."""
+        for smaller in (True, False) if self._request.compress else (False,):
+            media_key = uploads.media_key(clip.digest, smaller=smaller)
+            if self._ledger.has_upload(self._upload_name(media_key), within_s=_UPLOAD_LIFE_S):
+                self._second_hand.add(media_key)
+                self._sent.reused()
+                return media_key
+        async with self._smaller(clip) as small:
+            media_key = uploads.media_key(clip.digest, smaller=small is not clip)
+            await uploads.put(
+                self._api, small.path, n_bytes=small.n_bytes, media_key=media_key, sent=self._sent.sent
+            )
+            self._sent.ended(saved_bytes=clip.n_bytes - small.n_bytes)
+        self._ledger.note_upload(self._upload_name(media_key))
+        return media_key
+
+    def is_second_hand(self, url: str) -> bool:
+        """Whether the address is that of an upload of an earlier run."""
+        return url in self._second_hand
+
+    def forget_upload(self, url: str) -> None:
+        """An upload of an earlier run turned out to be of no use: the next attempt uploads again."""
+        self._second_hand.discard(url)
+        self._ledger.drop_upload(self._upload_name(url))
+
+    def _upload_name(self, media_key: str) -> str:
+        return request_key("upload", media_key, self._service.identity)
+
+    @contextmanager
+    def buying(self) -> Iterator[None]:
+        """A purchase within what the call may buy; one that certainly came to nothing does not count.
+
+        Raises
+        ------
+        RowError
+            ``max_new``.
+        """
+        most = self._request.max_new
+        if most is not None and self._n_bought >= most:
+            raise RowError("max_new", f"The call has bought {most} voiceprints (max_new={most}): raise it.")
+        self._n_bought += 1
+        try:
+            yield
+        except RowError as error:
+            self._n_bought -= error.code != "submit_unknown"
+            raise
+
+    def not_bought(self) -> None:
+        """The purchase came to nothing after all."""
+        self._n_bought -= 1
 
     async def submit(self, key: str, url: str) -> Entry | None:
         """Step 6: create the job; the ledger knows its id before anything waits.
@@ -161,13 +234,15 @@ class Orders:
         except RequestRefused as error:
             raise RowError("request_refused", f"{error} Correct the row's address or the model.") from error
         except (ServiceUnavailable, ProtocolError) as error:
-            if (entry := self._ledger.find(key)) is None or not entry.orphaned:
+            if error.concerns_all_rows or (entry := self._ledger.find(key)) is None or not entry.orphaned:
                 raise
-            await self._look_for(key, entry)
+            within_s = self._ledger.age_s(entry) + self._service.settle_s
+            await self._api.sleep(self._service.settle_s)  # what was read before the cut may take a moment
+            await self._fates.look_at_once(key, entry, within_s=within_s)
             self._repeats[key] += 1
-            if error.status is None or self._repeats[key] > _MOST_REPEATS:
+            if self._repeats[key] > _MOST_REPEATS:
                 raise  # the claim stays abandoned: a later run looks for the job again
-            await asyncio.sleep(self._service.settle_s)
+            self._ledger.drop(key, claimed_at=entry.claimed_at)
             return None
         finally:
             if not sending.done():
@@ -189,7 +264,7 @@ class Orders:
                 self._sending[key] = task
 
         try:
-            request = contract.VoiceprintRequest(url, self._model, self._webhook)
+            request = contract.VoiceprintRequest(url, self._request.model, self._webhook)
             created = await jobs.submit(self._api, request, before=claim)
             return self._ledger.opened(key, created.job_id, created.warning)
         except BaseException as error:
@@ -203,9 +278,9 @@ class Orders:
             if self._sending.get(key) is task:
                 del self._sending[key]
 
-    async def collect(self, key: str, entry: Entry) -> Outcome:
-        """Steps 7 and 8: wait for a job of this run, and keep its result."""
-        outcome = await self._wait(key, entry, source="new")
+    async def collect(self, key: str, entry: Entry, *, duration_s: float = 0.0) -> Outcome:
+        """Steps 7 and 8: wait for a job of this run, on a clip of this length, and keep its result."""
+        outcome = await self._wait(key, entry, source="new", duration_s=duration_s)
         if outcome is None:  # the ledger keeps it: the next run asks again before it submits anything
             return _left_open("The service does not know the job it has just created", entry.job_id)
         return outcome
@@ -220,12 +295,17 @@ class Orders:
             error.concerns_all_rows = True
             raise
 
-    async def _wait(self, key: str, entry: Entry, *, source: str) -> Outcome | None:
+    async def _wait(self, key: str, entry: Entry, *, source: str, duration_s: float) -> Outcome | None:
         """How an open job ended; whatever leaves it open leaves it in the ledger."""
         job_id = entry.job_id
+        expected_s = _PER_CLIP_SECOND * duration_s + _PER_OPEN_JOB_S * self._waiter.n_open
         try:
-            timeout_s, earlier = self._service.job_timeout_s, source == "reused"  # its event may be long gone
-            job = await self._waiter.wait(job_id, timeout_s=timeout_s, look_first=earlier)
+            job = await self._waiter.wait(
+                job_id,
+                timeout_s=max(self._service.job_timeout_s, expected_s),
+                opened_at=entry.claimed_at,
+                look_first=source == "reused",  # its event may be long gone
+            )
         except RowError as error:
             return Outcome.of_error(error, job_id=job_id)
         except (KeyRefused, NoCredit):
@@ -243,59 +323,12 @@ class Orders:
         self._ledger.drop(key, job_id=job_id)
         return Outcome.of_error(_job_error(job), job_id=job_id)
 
-    async def _look_for(self, key: str, entry: Entry) -> None:
-        """`_refuse_if_created` right after a submission: a service that cannot be asked is no comfort."""
-        try:
-            await self._refuse_if_created(key, entry)
-        except (KeyRefused, NoCredit):
-            raise
-        except ServiceError as error:
-            raise _submit_unknown() from error
-
-    async def _refuse_if_created(self, key: str, entry: Entry) -> None:
-        """Raise if the job list shows a job that nobody here knows: it may be this one.
-
-        The same if there is no list, or no end of it within reach.
-        """
-        try:
-            created = await self._may_be_listed(entry)
-        except RequestRefused:
-            created = True
-        if created:
-            self._unknown.append((key, entry.claimed_at))
-            raise _submit_unknown()
-
-    async def _may_be_listed(self, entry: Entry) -> bool:
-        since_s = entry.claimed_at - _CLOCK_SKEW_S
-        cursor: str | None = None
-        for _ in range(_MOST_PAGES):
-            page = await jobs.page(self._api, cursor)
-            recent = [item for item in page.items if _unix_s(item.created_at) >= since_s]
-            billed = [item.id for item in recent if item.status not in (contract.FAILED, contract.CANCELED)]
-            if not all(map(self._ledger.knows_job, billed)):
-                if siblings := list(self._sending.values()):  # the list may show their jobs already
-                    await asyncio.wait(siblings, timeout=_SIBLINGS_S)
-                if not all(map(self._ledger.knows_job, billed)):
-                    return True
-            cursor = page.next_cursor
-            if cursor is None or len(recent) < len(page.items):
-                return False
-        return True
-
 
 def _was_refused(error: BaseException) -> bool:
     """Whether the service has certainly not created a job."""
     if isinstance(error, ServiceUnavailable):
         return not error.sent
     return isinstance(error, (RequestRefused, KeyRefused, NoCredit, RateLimited))
-
-
-def _submit_unknown() -> RowError:
-    return RowError(
-        "submit_unknown",
-        "The connection or the process ended during the submission, and the service may have created (and "
-        "billed) this job: run the line again to submit it once more.",
-    )
 
 
 def _left_open(why: str, job_id: str) -> Outcome:
@@ -313,14 +346,6 @@ def _job_error(job: contract.Job) -> RowError:
     if job.status == contract.CANCELED:
         return RowError("job_canceled", f"The service canceled the job{said} Run the line again.")
     return RowError("job_failed", f"The service could not use the clip{said} Listen to it, or replace it.")
-
-
-def _unix_s(timestamp: str) -> float:
-    try:
-        moment = datetime.fromisoformat(timestamp)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return float("inf")  # unreadable: treated as recent, so that nothing is bought twice
 
 
 def fetches(service: Service, url: str) -> bool:

@@ -95,12 +95,18 @@ class Request:
         Model to ask for.
     sign : callable, optional
         Turns the address of an object (``s3://bucket/key``) into an https link; by default obstore does.
+    max_new : int, optional
+        So many voiceprints are bought at most; other rows end without.
+    compress : bool
+        Whether clips are uploaded as 16 kHz mono FLAC where that is smaller.
     """
 
     bases: tuple[Path, ...] = ()
     fit: Fit = "error"
     model: str | None = None
     sign: Callable[[str], str] | None = field(default=None, repr=False)
+    max_new: int | None = None
+    compress: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,9 @@ class Service:
     sees_files : bool
         Whether the service reads this machine's files by their ``file://`` address: then nothing is copied.
     job_timeout_s : float
-        Bound on the wait for one job, in seconds.
+        Least bound on the wait for one job, in seconds; long clips and queues get more.
     settle_s : float
-        Pause before a submission that came to nothing is repeated, in seconds.
+        Pause before the job list is asked what became of a submission whose answer was lost, in seconds.
     receiver : Receiver, optional
         Takes the service's webhooks: waits end by them, not by asking.
     """

@@ -5,12 +5,54 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TextIO
 
 LIVE_STATES = ("queued", "checking", "uploading", "running")
 END_STATES = ("ok", "succeeded", "reused", "invalid", "failed", "canceled", "pending")
 _LINE_EVERY_S = 10.0
+
+
+@dataclass
+class Uploads:
+    """What was uploaded so far.
+
+    Attributes
+    ----------
+    n_clips, n_reused : int
+        Uploads that have ended, and those of the last hours that were used again.
+    n_bytes : int
+        Bytes that have left, those of unfinished uploads too.
+    saved_bytes : int
+        What compressing has saved.
+    """
+
+    n_clips: int = 0
+    n_reused: int = 0
+    n_bytes: int = 0
+    saved_bytes: int = 0
+
+    def sent(self, n_bytes: int) -> None:
+        """Bytes have left; a negative number when an attempt came to nothing."""
+        self.n_bytes += n_bytes
+
+    def ended(self, *, saved_bytes: int) -> None:
+        """An upload has ended."""
+        self.n_clips += 1
+        self.saved_bytes += saved_bytes
+
+    def reused(self) -> None:
+        """An upload of an earlier run is used again."""
+        self.n_reused += 1
+
+    def __str__(self) -> str:
+        """A few words, or nothing if there was no upload."""
+        saved = f", {_megabytes(self.saved_bytes)} saved" if self.saved_bytes else ""
+        return f"{_megabytes(self.n_bytes)} uploaded{saved}" if self.n_bytes else ""
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True)
@@ -37,6 +79,10 @@ class Snapshot:
         What ended it before all rows were done, in a sentence.
     notice : str
         What holds all rows up right now, or empty.
+    uploads : Uploads
+        What was uploaded so far.
+    requests : mapping
+        Requests to the service by group of endpoints; ``refused`` were too many (429).
     """
 
     title: str
@@ -49,6 +95,8 @@ class Snapshot:
     ended: bool
     stopped_by: str | None = None
     notice: str = ""
+    uploads: Uploads = field(default_factory=Uploads)
+    requests: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -74,6 +122,8 @@ class Snapshot:
         ]
         if self.waiting_for_limit:
             parts.append(f"{self.waiting_for_limit} waiting for the limit")
+        if uploaded := str(self.uploads):
+            parts.append(uploaded)
         if self.notice:
             parts.append(self.notice)
         time_text = (
@@ -94,6 +144,8 @@ class Tally:
     clock: Callable[[], float] = time.monotonic
     waiting_for_limit: Callable[[], int] = field(default=lambda: 0)
     notice: Callable[[], str] = field(default=lambda: "")
+    uploads: Uploads = field(default_factory=Uploads)
+    requests: Callable[[], Mapping[str, int]] = field(default=dict)
     _states: dict[int, str] = field(default_factory=dict)
     _counts: Counter[str] = field(default_factory=Counter)
     _problems: Counter[str] = field(default_factory=Counter)
@@ -150,6 +202,8 @@ class Tally:
             self._ended_s is not None,
             self._stopped_by,
             "" if self._ended_s is not None else self.notice(),
+            replace(self.uploads),
+            self.requests(),
         )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
+from voiceprint_nb import contract
 from voiceprint_nb.batch.inspecting import Inspector
 from voiceprint_nb.batch.orders import Orders, fetches
 from voiceprint_nb.batch.outcomes import Kept, Outcome, Request, Service
@@ -15,6 +18,10 @@ from voiceprint_nb.batch.store import Ledger, request_key
 from voiceprint_nb.errors import KeyRefused, NoCredit, RowError, ServiceError, UsageError
 from voiceprint_nb.intake.clips import Clip
 from voiceprint_nb.intake.sources import MediaSource, Source
+
+Release = Callable[[], Awaitable[None]]
+
+_PREPARING = 64  # rows between their cell and their job: they may hold a copy of a clip each
 
 
 class Batch:
@@ -55,7 +62,8 @@ class Batch:
         self._ledger = ledger
         self._run_id = run_id
         self._tally = tally
-        self._model = request.model
+        self._request = request
+        self._preparing = asyncio.Semaphore(_PREPARING)
         self._inspector = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
         self._leaders: dict[str, asyncio.Future[Outcome]] = {}
         self.outcomes: dict[int, Outcome] = {}
@@ -68,11 +76,15 @@ class Batch:
         ServiceError
             What is wrong for all rows: the key, the credit, the service itself.
         """
-        positions = iter(range(len(self._cells)))
+        already_open = self._ledger.open_jobs(self._run_id)  # paid for, and their outputs expire
+        positions = chain(already_open, (n for n in range(len(self._cells)) if n not in already_open))
+        smaller, sent = self._inspector.smaller, self._tally.uploads
+        orders = Orders(self._service, self._ledger, self._request, smaller=smaller, sent=sent)
         try:
-            async with self._inspector, Orders(self._service, self._ledger, self._model) as self._orders:
-                self._tally.waiting_for_limit = self._orders.waiting_for_limit
-                self._tally.notice = self._orders.notice
+            async with self._inspector, orders as self._orders:
+                self._tally.waiting_for_limit = orders.waiting_for_limit
+                self._tally.notice = orders.notice
+                self._tally.requests = orders.requests
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self._service.in_flight, len(self._cells))):
                         group.create_task(self._work(positions))
@@ -89,29 +101,49 @@ class Batch:
         cell = self._cells[position]
         if isinstance(cell, Kept):
             return await self._kept_row(position)
-        self._tally.step(position, "checking")
-        source = self._inspector.parse(cell)
-        if isinstance(source, MediaSource):
-            key = self._note(position, source.key)
-            return await self._once(key, partial(self._order, position, key, source))
-        async with self._inspector.clip(source) as clip:
-            key = self._note(position, clip.digest)
-            outcome = await self._once(key, partial(self._order, position, key, source, clip))
-            return _with_clip(outcome, clip)
+        async with contextlib.AsyncExitStack() as held:
+            await held.enter_async_context(self._preparing)
+            self._tally.step(position, "checking")
+            source = self._inspector.parse(cell)
+            clip: Clip | None = None
+            if isinstance(source, MediaSource):
+                content = source.key
+            else:
+                clip = await held.enter_async_context(self._inspector.clip(source))
+                content = clip.digest
+            key = self._note(position, content)
+            order = partial(self._order, position, key, source, clip, held.aclose)
+            outcome = await self._once(key, order, release=held.aclose)
+        return _with_clip(outcome, clip) if clip else outcome
 
-    async def _order(self, position: int, key: str, source: Source, clip: Clip | None = None) -> Outcome:
+    async def _order(
+        self, position: int, key: str, source: Source, clip: Clip | None, release: Release
+    ) -> Outcome:
+        """Steps 4 to 8; the clip's file is released as soon as nothing can need it again."""
         while (outcome := await self._orders.known(key)) is None:
             await self._orders.check_key()
-            self._tally.step(position, "uploading")
-            url = await self._orders.reach(source, clip)
-            self._tally.step(position, "running")
-            if (entry := await self._orders.submit(key, url)) is not None:
-                return await self._orders.collect(key, entry)
+            with self._orders.buying():
+                self._tally.step(position, "uploading")
+                url = await self._orders.reach(source, clip)
+                self._tally.step(position, "running")
+                if (entry := await self._orders.submit(key, url)) is None:
+                    self._orders.not_bought()
+                    continue
+            second_hand = self._orders.is_second_hand(url)
+            if not (second_hand or contract.is_file_url(url)):
+                await release()
+            outcome = await self._orders.collect(key, entry, duration_s=clip.duration_s if clip else 0.0)
+            if outcome.error_code in ("job_failed", "job_canceled"):
+                self._orders.not_bought()
+                if second_hand:  # it may be the upload that is at fault
+                    self._orders.forget_upload(url)
+                    continue
+            break
         return outcome
 
     async def _kept_row(self, position: int) -> Outcome:
         key = self._ledger.key_of_row(self._run_id, position)
-        return await self._once(key, partial(self._known_or_gone, key)) if key else _GONE
+        return await self._once(key, partial(self._known_or_gone, key), release=_nothing) if key else _GONE
 
     async def _known_or_gone(self, key: str) -> Outcome:
         return await self._orders.known(key) or _GONE
@@ -133,9 +165,10 @@ class Batch:
                 ) from error
             self._end(position, outcome)
 
-    async def _once(self, key: str, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def _once(self, key: str, work: Callable[[], Awaitable[Outcome]], *, release: Release) -> Outcome:
         """Equal requests of one run share one job: the first does the work, the others take its outcome."""
         if (leader := self._leaders.get(key)) is not None:
+            await release()
             outcome = await asyncio.shield(leader)
             return replace(outcome, source="reused") if outcome.status == "succeeded" else outcome
         leader = self._leaders[key] = asyncio.get_running_loop().create_future()
@@ -154,7 +187,7 @@ class Batch:
         return outcome
 
     def _note(self, position: int, content: str) -> str:
-        key = request_key("voiceprint", content, self._model or "", self._service.identity)
+        key = request_key("voiceprint", content, self._request.model or "", self._service.identity)
         self._ledger.note_row(self._run_id, position, key)
         return key
 
@@ -186,6 +219,10 @@ _GONE = Outcome(
     error_code="unsupported_cell",
     error="The cell held audio in memory, which is gone: call voiceprints() with the frame again.",
 )
+
+
+async def _nothing() -> None:
+    """There is nothing to release."""
 
 
 def _with_clip(outcome: Outcome, clip: Clip) -> Outcome:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from voiceprint_nb.contract import MEDIA_LIFE_S
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.pacing import LONGEST_PAUSE_S
 
@@ -45,6 +46,7 @@ CREATE TABLE IF NOT EXISTS rows (
   run_id TEXT NOT NULL, position INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (run_id, position)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rows_by_key ON rows (key);
+CREATE TABLE IF NOT EXISTS uploads (name TEXT PRIMARY KEY, uploaded_at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS turns (name TEXT PRIMARY KEY, next_at REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -272,6 +274,23 @@ class Ledger:
             (name, self._clock() + seconds),
         )
 
+    # --- uploads ----------------------------------------------------------------------------------------
+
+    def note_upload(self, name: str) -> None:
+        """Keep that a content is in the service's storage."""
+        self._do("INSERT OR REPLACE INTO uploads VALUES (?, ?)", (name, self._clock()))
+
+    def has_upload(self, name: str, *, within_s: float) -> bool:
+        """Whether a content was put into the service's storage in the last so many seconds."""
+        found = self._do(
+            "SELECT 1 FROM uploads WHERE name = ? AND uploaded_at > ?", (name, self._clock() - within_s)
+        )
+        return found.fetchone() is not None
+
+    def drop_upload(self, name: str) -> None:
+        """Forget an upload."""
+        self._do("DELETE FROM uploads WHERE name = ?", (name,))
+
     # --- runs -------------------------------------------------------------------------------------------
 
     def begin_run(
@@ -279,6 +298,7 @@ class Ledger:
     ) -> str:
         """Keep what is needed to go on after a crash; returns the run's id."""
         started_at = self._clock()
+        self._do("DELETE FROM uploads WHERE uploaded_at < ?", (started_at - MEDIA_LIFE_S,))
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at))
         run_id = f"{stamp}-{secrets.token_hex(3)}"
         self._do(
@@ -300,10 +320,10 @@ class Ledger:
         return None if row is None else str(row[0])
 
     def open_jobs(self, run_id: str) -> dict[int, str]:
-        """Job ids of a run's rows whose jobs are open, by position."""
+        """Job ids of a run's rows whose jobs are open, by position; those that expire first come first."""
         found = self._do(
             "SELECT rows.position, jobs.job_id FROM rows JOIN jobs ON jobs.key = rows.key "
-            "WHERE rows.run_id = ? AND jobs.state = 'open'",
+            "WHERE rows.run_id = ? AND jobs.state = 'open' ORDER BY jobs.claimed_at",
             (run_id,),
         )
         return dict(found.fetchall())
@@ -365,8 +385,8 @@ class Ledger:
             self._do("BEGIN IMMEDIATE")
             keys = [row[0] for row in self._do("SELECT key FROM jobs")]
             removed = self._delete_jobs(keys)
-            self._do("DELETE FROM rows")
-            self._do("DELETE FROM runs")
+            for table in ("rows", "runs", "uploads"):
+                self._do(f"DELETE FROM {table}")  # noqa: S608 - fixed names
         self._do("VACUUM")
         self._do("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return removed

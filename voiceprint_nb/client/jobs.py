@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 from voiceprint_nb import contract
+from voiceprint_nb.client.joblist import START, JobList
 from voiceprint_nb.client.transport import Api
 from voiceprint_nb.errors import (
     KeyRefused,
@@ -21,7 +23,9 @@ from voiceprint_nb.errors import (
 )
 
 _FEW = 3  # up to so many open jobs are read one by one; more are swept through the list
-_MOST_PAGES = 5  # of the list in one round; jobs further back are read one by one
+_LEAST_PAGES = 5  # of the list that are looked at in one round; jobs further back are read one by one
+_FIRST_PAUSE = 1 / 8  # of the interval, before the first round
+_GROWTH = 1.5
 _MOST_MISSES = 3  # rounds in a row without a usable answer, before a job's row hears of it
 
 
@@ -56,12 +60,6 @@ async def read(api: Api, job_id: str) -> contract.Job | None:
         raise
 
 
-async def page(api: Api, cursor: str | None = None) -> contract.JobPage:
-    """One page of the job list, newest first."""
-    params = {"limit": str(contract.MAX_PAGE_ITEMS)} | ({"cursor": cursor} if cursor else {})
-    return contract.JobPage.from_wire(await api.get(contract.JOBS_PATH, pacer=api.list_pacer, params=params))
-
-
 class Events(Protocol):
     """Where the ends of jobs are told, such as a `Receiver`."""
 
@@ -77,8 +75,11 @@ class Waiter:
     """Waits for jobs: one task asks for all of them, however many wait.
 
     Each round sweeps the job list (100 states in a request) while many jobs are open, or reads single jobs
-    while few are; an output is fetched once. Unknown states count as running. A round without a usable
-    answer is forgiven; after three in a row the rows hear why.
+    while few are, or if there is no list; an output is fetched once, of the oldest jobs first. Unknown states
+    count as running. A round without a usable answer is forgiven; after three in a row the rows hear why.
+
+    The first rounds come soon, for who waits for one clip; then the pauses grow, as in a long run each round
+    finds many jobs that have ended.
 
     With events, a wait ends by its event: a voiceprint in it is taken as it is, any other end costs one read.
     The rounds are slow then, for events that were lost; not while something keeps all events from coming.
@@ -88,7 +89,7 @@ class Waiter:
     api : Api
         The open client.
     interval_s : float
-        Pause between rounds without events, in seconds.
+        Longest pause between rounds without events, in seconds.
     events : Events, optional
         Tells of jobs that were submitted with its address as their webhook.
     sweep_s : float
@@ -109,13 +110,22 @@ class Waiter:
         self._unlisten: dict[str, Callable[[], None]] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}  # of jobs that an event told of
         self._open: dict[str, asyncio.Future[contract.Job | None]] = {}
+        self._opened_at: dict[str, float] = {}
         self._misses: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
-        self._has_list = True
+        self._list = JobList(api)
 
-    async def wait(self, job_id: str, *, timeout_s: float, look_first: bool = False) -> contract.Job | None:
+    @property
+    def n_open(self) -> int:
+        """Jobs that are waited for."""
+        return len(self._open)
+
+    async def wait(
+        self, job_id: str, *, timeout_s: float, opened_at: float = 0.0, look_first: bool = False
+    ) -> contract.Job | None:
         """The finished job, or None if the service does not know it.
 
+        Jobs with a smaller ``opened_at`` (Unix seconds) are older: their outputs expire, and are read, first.
         With ``look_first``, a job of an earlier run is read at once where only its event would end the wait:
         that may have come and gone before.
 
@@ -128,6 +138,7 @@ class Waiter:
         """
         if (future := self._open.get(job_id)) is None:
             future = self._open[job_id] = asyncio.get_running_loop().create_future()
+            self._opened_at[job_id] = opened_at
             future.add_done_callback(lambda _: self._close_job(job_id))
             if self._events is not None:
                 self._listen(self._events, job_id)
@@ -158,6 +169,7 @@ class Waiter:
 
     def _close_job(self, job_id: str) -> None:
         self._open.pop(job_id, None)
+        self._opened_at.pop(job_id, None)
         self._misses.pop(job_id, None)
         if unlisten := self._unlisten.pop(job_id, None):
             unlisten()
@@ -191,10 +203,13 @@ class Waiter:
     # --- rounds -----------------------------------------------------------------------------------------
 
     async def _rounds(self) -> None:
+        pause_s = self._interval_s * _FIRST_PAUSE
         while self._open:
             by_event = self._events is not None and self._events.problem is None
-            await self._api.sleep(self._sweep_s if by_event else self._interval_s)
-            await self._collect(await self._ended())
+            await self._api.sleep(self._sweep_s if by_event else pause_s)
+            pause_s = min(_GROWTH * pause_s, self._interval_s)
+            ended = await self._ended()
+            await self._collect(sorted(ended, key=lambda job_id: self._opened_at.get(job_id, 0.0)))
 
     async def _told_to_all(self, work: Callable[[], Awaitable[None]]) -> None:
         """Every row that waits must hear of what stops the asking."""
@@ -215,7 +230,7 @@ class Waiter:
 
     async def _ended(self) -> list[str]:
         """Ids of open jobs to read: those that have ended, and those of which nothing is known."""
-        if len(self._open) <= _FEW or not self._has_list:
+        if len(self._open) <= _FEW or not self._list.exists:
             return list(self._open)
         try:
             return await self._sweep()
@@ -229,16 +244,15 @@ class Waiter:
             return []
 
     async def _sweep(self) -> list[str]:
-        """Ids of open jobs that the list shows as ended, oldest first, and of those it does not show."""
+        """Ids of open jobs that the list shows as ended, and of those it does not show."""
         unseen, ended = dict.fromkeys(self._open), []
-        cursor: str | None = None
-        for _ in range(_MOST_PAGES):
+        position = START
+        for _ in range(max(_LEAST_PAGES, 2 * math.ceil(len(unseen) / contract.MAX_PAGE_ITEMS))):
             try:
-                found = await page(self._api, cursor)
+                items, following = await self._list.page(position)
             except RequestRefused:
-                self._has_list = cursor is not None and self._has_list
                 break
-            for item in found.items:
+            for item in items:
                 if item.id not in unseen:
                     continue
                 del unseen[item.id]
@@ -246,10 +260,10 @@ class Waiter:
                     ended.append(item.id)
                 else:
                     self._misses.pop(item.id, None)
-            cursor = found.next_cursor
-            if not unseen or cursor is None:
+            if not unseen or following is None:
                 break
-        return list(unseen) + ended[::-1]
+            position = following
+        return list(unseen) + ended
 
     async def _fetch(self, job_id: str) -> None:
         future = self._open.get(job_id)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from voiceprint_nb import contract, settings
 from voiceprint_nb.client.breaker import Breaker
+from voiceprint_nb.client.skew import ServerClock
 from voiceprint_nb.client.wire import CONNECT_S, CONNECTIONS, TRANSFER_S, as_unavailable, open_client
 from voiceprint_nb.errors import (
     KeyRefused,
@@ -99,6 +100,7 @@ class Api:
         self.breaker = Breaker(self._works, clock=clock, sleep=sleep)
         self.storage_breaker = Breaker(self._stores, clock=clock, sleep=sleep)
         self._storage = ""
+        self.server_clock = ServerClock()
         self.n_refused = 0
 
     async def __aenter__(self) -> Self:
@@ -232,7 +234,9 @@ class Api:
                 await breaker.passed()
             await pacer.slot()
             with _heard_by(breaker) if breaker is not None else contextlib.nullcontext():
+                sent_at = time.time()
                 answer = await self._sent(build(), self._timeout_s, before)
+                self.server_clock.note(answer.headers.get("date"), sent_at=sent_at, received_at=time.time())
                 facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=time.time())
                 pacer.learn(facts.limit, remaining=facts.remaining, reset_s=facts.reset_s)
                 if answer.status_code != 429:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -115,6 +115,26 @@ def admit_remote(file: RemoteFile) -> Clip:
         error.facts = file.facts
         raise
     return Clip(None, file.n_bytes, file.identity, file.facts, file.facts.duration_s, _warning(file.facts))
+
+
+def compressed(clip: Clip, scratch: Path) -> Clip:
+    """The clip as 16 kHz mono FLAC, to which the service turns it anyway; itself if that is not smaller.
+
+    Parameters
+    ----------
+    clip : Clip
+        With a file.
+    scratch : Path
+        Folder for the new file.
+    """
+    if clip.is_cut:  # made here, in this form
+        return clip
+    data = audio.encode_flac(audio.read_mono(clip.path), audio.WORK_RATE_HZ)
+    if len(data) >= clip.n_bytes:
+        return clip
+    path = scratch / uuid.uuid4().hex
+    path.write_bytes(data)
+    return replace(clip, file=path, n_bytes=len(data))
 
 
 def _warning(facts: audio.AudioFacts) -> str | None:

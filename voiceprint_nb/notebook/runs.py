@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _LEAVE_S = 5.0  # most that a run still going adds to the end of the process
 
 
-_WORTH_RESUMING = ("service_unavailable", "upload_failed")
+_WORTH_RESUMING = ("service_unavailable", "bad_answer", "upload_failed", "max_new")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Call:
     bases: tuple[Path, ...] = ()
     service: str = "local"
     model: str | None = None
+    compress: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the ledger; the column, which may be anything hashable, is kept with the frame."""
@@ -80,6 +81,8 @@ class Session:
         Takes the service's webhooks.
     sign : callable, optional
         Signs the addresses of objects.
+    max_new : int, optional
+        So many voiceprints are bought at most.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Session:
         listed: bool = True,
         receiver: Receiver | None = None,
         sign: Callable[[str], str] | None = None,
+        max_new: int | None = None,
     ) -> None:
         self._frame = frame
         self._listed = listed
@@ -110,7 +114,7 @@ class Session:
         self.tally = Tally(len(frame), destination=settings.destination)
         self._batch = Batch(
             frames.cells_of(frame, call.column),
-            request=Request(call.bases, call.fit, call.model, sign),
+            request=Request(call.bases, call.fit, call.model, sign, max_new, call.compress),
             service=service,
             ledger=self._ledger,
             run_id=self.run_id,
@@ -155,6 +159,8 @@ class Session:
             "fit": self._call.fit,
             "column": frames.result_names(self._call.prefix)["voiceprint"],
             "counts": dict(snapshot.counts),
+            "requests": dict(snapshot.requests),
+            "uploads": dataclasses.asdict(snapshot.uploads),
             "elapsed_s": round(snapshot.elapsed_s, 3),
             "ended_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if snapshot.ended else None,
         }

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.service.local import LocalService
 
-_LOCAL_POLL_S, _LOOPBACK_POLL_S, _REMOTE_POLL_S = 0.1, 0.2, 3.0
-_IN_FLIGHT = 64  # keeps the engine's batches full, and a hosted minute of 100 jobs of 20 s in work
+LOCAL_POLL_S, LOOPBACK_POLL_S, REMOTE_POLL_S = 0.1, 0.2, 7.5
+LOCAL_IN_FLIGHT = 64  # keeps the engine's batches full
+REMOTE_IN_FLIGHT = 256  # a hosted minute allows 100 jobs, which may take two and a half
+_REMOTE_SETTLE_S = 5.0
 
 
 def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None) -> Service:
@@ -27,8 +29,8 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
         return Service(
             open_api=lambda: Api(base_url=local.base_url, api_key=None, transport=local.transport()),
             identity=local.identity,
-            poll_s=_LOCAL_POLL_S,
-            in_flight=_IN_FLIGHT,
+            poll_s=LOCAL_POLL_S,
+            in_flight=LOCAL_IN_FLIGHT,
             sees_private_hosts=True,
             sees_files=True,
         )
@@ -40,9 +42,10 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
             turns=lambda group: LedgerTurns(ledger, f"{identity} {group}"),
         ),
         identity=identity,
-        poll_s=_LOOPBACK_POLL_S if settings.is_loopback else _REMOTE_POLL_S,
-        in_flight=_IN_FLIGHT,
+        poll_s=LOOPBACK_POLL_S if settings.is_loopback else REMOTE_POLL_S,
+        in_flight=REMOTE_IN_FLIGHT,
         sees_private_hosts=settings.is_loopback,
+        settle_s=1.0 if settings.is_loopback else _REMOTE_SETTLE_S,
         receiver=receiver,
     )
 

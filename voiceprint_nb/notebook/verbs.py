@@ -106,6 +106,8 @@ def voiceprints(
     data_dir: str | os.PathLike[str] | None = None,
     receiver: Receiver | None = None,
     sign: Callable[[str], str] | None = None,
+    max_new: int | None = None,
+    compress: bool = False,
 ) -> pd.DataFrame:
     """A voiceprint for every row; blocks until all rows have ended.
 
@@ -127,6 +129,11 @@ def voiceprints(
         Folder of the ledger; by default the user's data folder.
     receiver : Receiver, optional
         Takes the service's webhooks, so that jobs are not asked for; started here unless it is.
+    max_new : int, optional
+        Buy at most so many voiceprints; rows beyond end ``canceled`` with code ``max_new``, and `resume` goes
+        on with them.
+    compress : bool
+        Upload clips as 16 kHz mono FLAC where that is smaller; the service turns them into that anyway.
 
     Returns
     -------
@@ -159,6 +166,8 @@ def voiceprints(
         keep=ledger,
         receiver=_started(receiver, settings),
         sign=sign,
+        max_new=max_new,
+        compress=compress,
     )
     return session.block(progress=progress)
 
@@ -179,13 +188,15 @@ def submit(
     data_dir: str | os.PathLike[str] | None = None,
     receiver: Receiver | None = None,
     sign: Callable[[str], str] | None = None,
+    max_new: int | None = None,
+    compress: bool = False,
 ) -> Run:
     """As `voiceprints`, but returns at once with a `Run` that goes on in the background.
 
     Parameters
     ----------
     data, column, service, api_key, model, fit, base, prefix, overwrite, progress, ledger, data_dir, receiver,
-    sign
+    sign, max_new, compress
         As in `voiceprints`.
 
     Returns
@@ -216,6 +227,8 @@ def submit(
         keep=ledger,
         receiver=_started(receiver, settings),
         sign=sign,
+        max_new=max_new,
+        compress=compress,
     )
     return Run(session, progress=progress)
 
@@ -228,6 +241,7 @@ def resume(
     data_dir: str | os.PathLike[str] | None = None,
     receiver: Receiver | None = None,
     sign: Callable[[str], str] | None = None,
+    max_new: int | None = None,
 ) -> pd.DataFrame:
     """Go on with a run after a crash, a closed tab, another day; nothing is bought twice.
 
@@ -235,7 +249,7 @@ def resume(
     ----------
     run_id : str, optional
         As `runs` lists it; by default the newest unfinished run, else the newest.
-    api_key, progress, data_dir, receiver, sign
+    api_key, progress, data_dir, receiver, sign, max_new
         As in `voiceprints`; the service is the run's own.
 
     Returns
@@ -254,7 +268,15 @@ def resume(
     frame, column = frames.unpack(packed)
     call = Call.from_json(record.call, column=column)
     settings = resolve(service=call.service, api_key=api_key, model=call.model, data_dir=folder)
-    session = Session(frame, call, settings, record=record, receiver=_started(receiver, settings), sign=sign)
+    session = Session(
+        frame,
+        call,
+        settings,
+        record=record,
+        receiver=_started(receiver, settings),
+        sign=sign,
+        max_new=_refuse_negative(max_new),
+    )
     return session.block(progress=progress)
 
 
@@ -418,12 +440,25 @@ def _session(
     listed: bool = True,
     receiver: Receiver | None = None,
     sign: Callable[[str], str] | None = None,
+    max_new: int | None = None,
+    compress: bool = False,
 ) -> Session:
     refuse_model(settings)
     frame, column = frames.as_frame(data, column)
     frame = frames.without_taken(frame, column, frames.result_names(prefix), overwrite=overwrite)
-    call = Call(column, prefix, frames.fit_of(fit), frames.bases_of(base), settings.service, settings.model)
-    return Session(frame, call, settings, keep=keep, listed=listed, receiver=receiver, sign=sign)
+    call = Call(
+        column, prefix, frames.fit_of(fit), frames.bases_of(base), settings.service, settings.model, compress
+    )
+    return Session(
+        frame,
+        call,
+        settings,
+        keep=keep,
+        listed=listed,
+        receiver=receiver,
+        sign=sign,
+        max_new=_refuse_negative(max_new),
+    )
 
 
 def _started(receiver: Receiver | None, settings: Settings) -> Receiver | None:
@@ -439,6 +474,12 @@ def _started(receiver: Receiver | None, settings: Settings) -> Receiver | None:
             "The hosted service sends webhooks to https:// only: give Receiver such a public_url."
         )
     return receiver.start()
+
+
+def _refuse_negative(max_new: int | None) -> int | None:
+    if max_new is not None and max_new < 0:
+        raise UsageError("max_new= needs a number of voiceprints, 0 or more.")
+    return max_new
 
 
 def refuse_model(settings: Settings) -> None:
