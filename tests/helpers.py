@@ -49,6 +49,7 @@ class World:
     options: dict[str, Any] = field(default_factory=dict)
     timeout_s: float = 30.0
     clock: Callable[[], float] | None = None
+    request: Request = field(default_factory=Request)
 
     def ledger(self) -> Ledger:
         return Ledger(self.data_dir, **({"clock": self.clock} if self.clock else {}))
@@ -86,7 +87,7 @@ class World:
         with self.ledger() if keep else Ledger(None) as ledger:
             run_id = run_id or ledger.begin_run(n_rows=len(cells), destination="", call={}, frame=None)
             batch = Batch(
-                cells, request=Request(), service=self.service(), ledger=ledger, run_id=run_id, tally=tally
+                cells, request=self.request, service=self.service(), ledger=ledger, run_id=run_id, tally=tally
             )
             error = None
             work = asyncio.create_task(batch.run())

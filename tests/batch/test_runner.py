@@ -308,7 +308,7 @@ def test_service_that_goes_away_leaves_jobs_open_and_the_next_run_collects(
 
 
 def test_job_that_does_not_end_is_pending_with_its_id(world: World, clips: list[Path]) -> None:
-    world.options = {"job_timeout_s": 0.05}
+    world.options = {"deadline_s": lambda duration_s, n_open: 0.05}
     world.wire.always("GET", "/v", answers(200, {"jobId": "x", "status": "processing", "items": []}))
     ran = world.run(clips[:2])
     assert [(row.status, row.error_code) for row in ran.outcomes] == [("pending", "job_timeout")] * 2
@@ -409,7 +409,7 @@ def test_claim_of_a_run_that_lives_on_but_never_sends_is_waited_for_with_an_end(
         (key,) = finished(world)
         ledger.forget_everything()
         assert ledger.claim(key)
-        world.options = {"job_timeout_s": 0.05}
+        world.options = {"deadline_s": lambda duration_s, n_open: 0.05}
         ran = world.run(clips[:1])
     assert ran.codes == ["job_timeout"]
     assert world.wire.created.total() == 1

@@ -33,7 +33,6 @@ _CLAIM_POLL_S = 0.1
 _MOST_REPEATS = 2  # of a submission that the service has failed to carry out
 _GRACE_S = 0.3  # a stopped run waits so long for the answer to a submission that has left
 _UPLOAD_LIFE_S = contract.MEDIA_LIFE_S - 3600.0  # a reused upload must be there when the service comes to it
-_PER_CLIP_SECOND, _PER_OPEN_JOB_S = 10.0, 3.0  # of waiting for a job: slow, but not stuck
 
 
 class _Taken(Exception):
@@ -118,7 +117,7 @@ class Orders:
         RowError
             ``submit_unknown`` if an earlier submission was cut off and may have been billed.
         """
-        deadline_s = asyncio.get_running_loop().time() + self._service.job_timeout_s
+        deadline_s = asyncio.get_running_loop().time() + self._service.deadline_s(0.0, 0)
         while (entry := self._ledger.find(key)) is not None:
             if entry.state == "succeeded":
                 return Outcome(
@@ -298,11 +297,10 @@ class Orders:
     async def _wait(self, key: str, entry: Entry, *, source: str, duration_s: float) -> Outcome | None:
         """How an open job ended; whatever leaves it open leaves it in the ledger."""
         job_id = entry.job_id
-        expected_s = _PER_CLIP_SECOND * duration_s + _PER_OPEN_JOB_S * self._waiter.n_open
         try:
             job = await self._waiter.wait(
                 job_id,
-                timeout_s=max(self._service.job_timeout_s, expected_s),
+                timeout_s=self._service.deadline_s(duration_s, self._waiter.n_open),
                 opened_at=entry.claimed_at,
                 look_first=source == "reused",  # its event may be long gone
             )

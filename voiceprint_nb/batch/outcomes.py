@@ -109,6 +109,19 @@ class Request:
     compress: bool = False
 
 
+def deadline_s(duration_s: float, n_open: int) -> float:
+    """How long a job may take before its row hears that it is late, in seconds; not a sign of the usual.
+
+    Jobs on 30 s have been seen to take 5 to 20 s, and stuck ones to stay so for over 30 minutes.
+
+    Examples
+    --------
+    >>> deadline_s(4.0, 0), deadline_s(30.0, 200)
+    (300.0, 600.0)
+    """
+    return max(300.0, 10.0 * duration_s, 3.0 * n_open)
+
+
 @dataclass(frozen=True)
 class Service:
     """How to reach a service.
@@ -127,8 +140,9 @@ class Service:
         Whether the service can fetch addresses of this machine and its network.
     sees_files : bool
         Whether the service reads this machine's files by their ``file://`` address: then nothing is copied.
-    job_timeout_s : float
-        Least bound on the wait for one job, in seconds; long clips and queues get more.
+    deadline_s : callable
+        Bound on the wait for one job, in seconds, from the clip's length in seconds and how many jobs of the
+        run are open before it.
     settle_s : float
         Pause before the job list is asked what became of a submission whose answer was lost, in seconds.
     receiver : Receiver, optional
@@ -141,7 +155,7 @@ class Service:
     in_flight: int
     sees_private_hosts: bool
     sees_files: bool = False
-    job_timeout_s: float = 300.0
+    deadline_s: Callable[[float, int], float] = deadline_s
     settle_s: float = 1.0
     receiver: Receiver | None = None
 
