@@ -61,8 +61,8 @@ def _run(
     return _finish(result, out)
 
 
-def _resume(*, run_id: str | None, out: Path | None) -> int:
-    return _finish(verbs.resume(run_id), out)
+def _resume(*, run_id: str | None, out: Path | None, max_new: int | None) -> int:
+    return _finish(verbs.resume(run_id, max_new=max_new), out)
 
 
 def _runs(*, out: Path | None) -> int:
@@ -232,11 +232,16 @@ def _parser() -> argparse.ArgumentParser:
         )
     run.add_argument("--service", help="local, pyannoteai or an address (the key: PYANNOTEAI_API_KEY)")
     run.add_argument("--model", help="model to ask for")
+    run.add_argument(
+        "--compress", action="store_true", help="upload clips as 16 kHz mono FLAC where that is smaller"
+    )
     resume.add_argument("run_id", nargs="?", help="default: the newest unfinished run")
     forget.add_argument("run_id", nargs="?")
     forget.add_argument("--everything", action="store_true", help="all runs and all voiceprints")
     compare.add_argument("manifest", type=Path, help="result of run")
     compare.add_argument("--label", help="column that names the rows")
+    for command in (run, resume):
+        command.add_argument("--max-new", type=int, metavar="N", help="buy at most N voiceprints")
     for command in (check, run, resume, runs, compare):
         command.add_argument("--out", type=Path, help="write a CSV, TSV or Parquet file instead of printing")
     return parser
