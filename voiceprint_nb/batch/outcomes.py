@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from voiceprint_nb.client.receiver import Receiver
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How one row ended.
 

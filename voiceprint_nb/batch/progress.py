@@ -10,6 +10,7 @@ from typing import Any, Protocol, TextIO
 
 LIVE_STATES = ("queued", "checking", "uploading", "running")
 END_STATES = ("ok", "succeeded", "reused", "invalid", "failed", "canceled", "pending")
+_STATES = (*LIVE_STATES, *END_STATES)
 _LINE_EVERY_S = 10.0
 
 
@@ -146,7 +147,6 @@ class Tally:
     notice: Callable[[], str] = field(default=lambda: "")
     uploads: Uploads = field(default_factory=Uploads)
     requests: Callable[[], Mapping[str, int]] = field(default=dict)
-    _states: dict[int, str] = field(default_factory=dict)
     _counts: Counter[str] = field(default_factory=Counter)
     _problems: Counter[str] = field(default_factory=Counter)
     _examples: dict[str, str] = field(default_factory=dict)
@@ -155,19 +155,21 @@ class Tally:
 
     def __post_init__(self) -> None:
         self._started_s = self.clock()
+        self._states = bytearray(self.n_rows)  # indices into `_STATES`: one byte a row
         self._counts["queued"] = self.n_rows
 
     def step(self, position: int, state: str) -> None:
         """A row has reached a state; one that has ended stays so, whatever comes late."""
-        if self._states.get(position) in END_STATES:
+        before = _STATES[self._states[position]]
+        if before in END_STATES:
             return
-        self._counts[self._states.get(position, "queued")] -= 1
+        self._counts[before] -= 1
         self._counts[state] += 1
-        self._states[position] = state
+        self._states[position] = _STATES.index(state)
 
     def ended(self, position: int, state: str, code: str | None = None, sentence: str | None = None) -> None:
         """A row has reached its end state, with a reason unless it succeeded."""
-        counted = self._states.get(position) not in END_STATES
+        counted = _STATES[self._states[position]] not in END_STATES
         self.step(position, state)
         if code and counted:
             self._examples.setdefault(code, sentence or "")

@@ -184,6 +184,8 @@ class Batch:
             leader.cancel()
             raise
         leader.set_result(outcome)
+        if outcome.status == "succeeded":  # the ledger has it
+            del self._leaders[key]
         return outcome
 
     def _note(self, position: int, content: str) -> str:
@@ -227,13 +229,7 @@ async def _nothing() -> None:
 
 def _with_clip(outcome: Outcome, clip: Clip) -> Outcome:
     sentences = [sentence for sentence in (clip.warning, outcome.warning) if sentence]
-    return replace(
-        outcome,
-        warning=" ".join(sentences) or None,
-        duration_s=clip.duration_s,
-        facts=clip.facts,
-        n_bytes=clip.n_bytes,
-    )
+    return replace(outcome, warning=" ".join(sentences) or None, duration_s=clip.duration_s)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
