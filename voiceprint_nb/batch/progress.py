@@ -105,6 +105,12 @@ class Snapshot:
         return sum(self.counts.get(state, 0) for state in END_STATES)
 
     @property
+    def asides(self) -> list[str]:
+        """What is to be said beside the counts of rows, in a few words each."""
+        waiting = f"{self.waiting_for_limit} waiting for the limit" if self.waiting_for_limit else ""
+        return [words for words in (waiting, str(self.uploads), self.notice) if words]
+
+    @property
     def rows_per_s(self) -> float:
         """Rows ended per second since the start."""
         return self.done / self.elapsed_s if self.elapsed_s > 0 else 0.0
@@ -121,12 +127,7 @@ class Snapshot:
             for state in (*END_STATES, *LIVE_STATES[1:])
             if self.counts.get(state)
         ]
-        if self.waiting_for_limit:
-            parts.append(f"{self.waiting_for_limit} waiting for the limit")
-        if uploaded := str(self.uploads):
-            parts.append(uploaded)
-        if self.notice:
-            parts.append(self.notice)
+        parts += self.asides
         time_text = (
             f"{self.elapsed_s:.0f} s" if self.ended or self.left_s is None else f"{self.left_s:.0f} s left"
         )

@@ -102,10 +102,7 @@ def as_html(snapshot: Snapshot) -> str:
         f"</span> {n} {state}</span>"
         for state, n in parts
     )
-    if snapshot.waiting_for_limit:
-        legend += f" &middot; {snapshot.waiting_for_limit} waiting for the limit"
-    if snapshot.notice:
-        legend += f" &middot; {html.escape(snapshot.notice)}"
+    legend = " &middot; ".join([legend, *map(html.escape, snapshot.asides)])
     head = f"{snapshot.title}: {snapshot.done} of {snapshot.n_rows} rows"
     return (
         '<div style="font-family:sans-serif;max-width:60em;overflow-wrap:anywhere">'
