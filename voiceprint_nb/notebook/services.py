@@ -10,6 +10,7 @@ from voiceprint_nb.batch.outcomes import Service
 from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.batch.turns import LedgerTurns
 from voiceprint_nb.client.transport import Api
+from voiceprint_nb.pacing import OwnTurns
 from voiceprint_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
         open_api=lambda: Api(
             base_url=settings.service,
             api_key=settings.api_key,
-            turns=lambda group: LedgerTurns(ledger, f"{identity} {group}"),
+            turns=lambda group: (
+                LedgerTurns(ledger, f"{identity} {group}")
+                if ledger.path
+                else _turns_of_process(os.getpid(), settings.service, hash(settings.api_key), group)
+            ),
         ),
         identity=identity,
         poll_s=LOOPBACK_POLL_S if settings.is_loopback else REMOTE_POLL_S,
@@ -48,6 +53,12 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
         settle_s=1.0 if settings.is_loopback else _REMOTE_SETTLE_S,
         receiver=receiver,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _turns_of_process(_pid: int, _service: str, _key: int, _group: str) -> OwnTurns:
+    """Turns that an account's runs without a ledger share in this process."""
+    return OwnTurns()
 
 
 @functools.lru_cache(maxsize=4)
