@@ -7,21 +7,25 @@ import contextlib
 import functools
 import hashlib
 import os
+import ssl
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from voiceprint_nb.errors import RowError
+from voiceprint_nb.errors import RowError, UsageError
 
 if TYPE_CHECKING:
     import httpx
 
+    C = TypeVar("C", httpx.AsyncClient, httpx.Client)
+
 MAX_REDIRECTS = 2  # as the hosted service follows
 USER_AGENT = "voiceprint_nb"  # the hosted service's front end refuses the agents of bare Python clients
 QUIET_S = 20.0
+_BUNDLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _ENCODINGS = {"", "identity", "gzip", "deflate"}  # one layer: in several, 300 bytes hold gigabytes
 _PIECE_BYTES = 1 << 16
 _HEAD_BYTES = 64  # of the content, to tell a web page that calls itself audio
@@ -44,6 +48,53 @@ class Downloaded:
     path: Path = field(repr=False)
     n_bytes: int
     sha256: str
+
+
+def new_client(kind: type[C], **options: Any) -> C:
+    """A client of httpx that obeys the environment: proxies as httpx does, certificates as `trust` says.
+
+    Raises
+    ------
+    UsageError
+        A proxy's address or a file of certificates cannot be used.
+    """
+    import httpx
+
+    in_process = options.get("transport") is not None
+    verify = True if in_process else trust()
+    try:
+        return kind(verify=verify, **options)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # for proxies that httpx cannot take
+        raise UsageError(
+            f"The environment's proxy cannot be used ({type(error).__name__}): set HTTP_PROXY, HTTPS_PROXY "
+            "and ALL_PROXY to an address such as http://host:3128 (socks5:// needs httpx[socks]), and "
+            "NO_PROXY to names of hosts."
+        ) from None  # the cause may repeat the proxy's password
+
+
+def trust() -> ssl.SSLContext | bool:
+    """Whom to trust: the first that the environment names, else (True) what httpx does.
+
+    ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` as for httpx, then ``REQUESTS_CA_BUNDLE`` and ``CURL_CA_BUNDLE``,
+    which other clients on the same machine read.
+
+    Raises
+    ------
+    UsageError
+        What is named there is no file or folder, or holds no certificate.
+    """
+    for name in _BUNDLES:
+        if path := os.environ.get(name):
+            try:
+                if Path(path).is_dir():
+                    return ssl.create_default_context(capath=path)
+                return ssl.create_default_context(cafile=path)
+            except OSError as error:  # that of ssl is one
+                raise UsageError(
+                    f"{name} names a file of certificates that cannot be read ({type(error).__name__}): "
+                    "correct it or unset it."
+                ) from None
+    return True
 
 
 def veil(request: httpx.Request) -> None:
@@ -100,7 +151,7 @@ async def download(
     host = _host(url)
     async with contextlib.AsyncExitStack() as stack:
         if client is None:
-            client = await stack.enter_async_context(httpx.AsyncClient())
+            client = await stack.enter_async_context(new_client(httpx.AsyncClient))
         try:
             async with asyncio.timeout(timeout_s):
                 return await _follow(client, url, target, max_bytes=max_bytes, quiet_s=quiet_s, host=host)

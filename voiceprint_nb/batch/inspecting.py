@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from voiceprint_nb import contract, scratch
+from voiceprint_nb import contract, fetching, scratch
 from voiceprint_nb.batch.outcomes import Outcome, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError
@@ -148,7 +148,8 @@ class Inspector:
         import httpx
 
         if self._web is None:
-            client = httpx.AsyncClient(limits=httpx.Limits(max_connections=_WORKERS))
+            limits = httpx.Limits(max_connections=_WORKERS)
+            client = fetching.new_client(httpx.AsyncClient, limits=limits)
             self._web = await self._stack.enter_async_context(client)
         return self._web
 

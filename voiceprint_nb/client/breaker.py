@@ -93,7 +93,8 @@ class Breaker:
             pause_s = min(2 * pause_s, longest_s)
         error = ServiceUnavailable(
             f"The service has been failing for {self._patience_s / 60:.0f} minutes ({self._kind}): "
-            "resume() goes on when it works again."
+            "resume() goes on when it works again.",
+            sent=False,  # whoever waits here has sent nothing, or nothing that may not be sent twice
         )
         error.concerns_all_rows = True
         raise error

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from voiceprint_nb import contract
 from voiceprint_nb.client.inbox import Callback, Inbox
 from voiceprint_nb.errors import MissingExtra, UsageError
-from voiceprint_nb.fetching import USER_AGENT, veil
+from voiceprint_nb.fetching import USER_AGENT, new_client, veil
 
 _MAX_CONNECTIONS = 256
 _TEST_S = 10.0
@@ -257,7 +257,7 @@ def _status_of(url: str, headers: dict[str, str], body: bytes) -> int:
 
     def send() -> None:
         try:
-            with httpx.Client(timeout=_TEST_S) as client:
+            with new_client(httpx.Client, timeout=_TEST_S) as client:
                 request = client.build_request("POST", url, headers=headers, content=body)
                 veil(request)
                 with contextlib.closing(client.send(request, stream=True)) as got:

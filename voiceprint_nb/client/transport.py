@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from voiceprint_nb import contract, settings
 from voiceprint_nb.client.breaker import Breaker
 from voiceprint_nb.client.skew import ServerClock
-from voiceprint_nb.client.wire import CONNECT_S, CONNECTIONS, TRANSFER_S, as_unavailable, open_client
+from voiceprint_nb.client.wire import (
+    CONNECT_S,
+    CONNECTIONS,
+    TRANSFER_S,
+    as_unavailable,
+    new_request,
+    open_client,
+    root_of,
+)
 from voiceprint_nb.errors import (
     KeyRefused,
     NoCredit,
@@ -23,7 +31,7 @@ from voiceprint_nb.errors import (
     ServiceError,
     ServiceUnavailable,
 )
-from voiceprint_nb.fetching import USER_AGENT, veil
+from voiceprint_nb.fetching import veil
 from voiceprint_nb.pacing import LONGEST_PAUSE_S, Pacer, Turns
 
 if TYPE_CHECKING:
@@ -75,7 +83,6 @@ class Api:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._base_url = base_url
-        self._headers = {"User-Agent": USER_AGENT}
         self._key_header = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
@@ -163,18 +170,12 @@ class Api:
 
     async def put(self, url: str, chunks: Callable[[], AsyncIterator[bytes]], n_bytes: int) -> None:
         """Stream bytes to a presigned link, without the key; retried with the same bytes."""
-        import httpx
-
         headers = {"Content-Length": str(n_bytes), "Content-Type": "application/octet-stream"}
         timeout_s = self._timeout_s + n_bytes / _SLOWEST_BYTES_S
-
-        try:
-            self._storage = str(httpx.URL(url).copy_with(raw_path=b"/"))
-        except httpx.InvalidURL:
-            raise ProtocolError("The service's upload address is not an address.") from None
+        self._storage = root_of(url)
 
         async def once() -> None:
-            request = self._request("PUT", url, headers, content=chunks())
+            request = new_request(self.client, "PUT", url, headers, content=chunks())
             veil(request)
             await self.storage_breaker.passed()
             with _heard_by(self.storage_breaker):
@@ -207,19 +208,13 @@ class Api:
         patient: bool = True,
     ) -> object:
         def build() -> httpx.Request:
-            return self._request(method, self._base_url + path, self._key_header, params=params, json=body)
+            url = self._base_url + path
+            return new_request(self.client, method, url, self._key_header, params=params, json=body)
 
         once = partial(self._answered, build, pacer, before, self.breaker if patient else None)
         if patient:
             return await _patiently(once, self.breaker, repeatable=repeatable)
         return await _retried(once, repeatable=repeatable)
-
-    def _request(self, method: str, url: str, headers: Mapping[str, str], **content: Any) -> httpx.Request:
-        """A request made here: the client's own merging of URLs and headers costs more than the sending."""
-        import httpx
-
-        timeout = {"timeout": self.client.timeout.as_dict()}
-        return httpx.Request(method, url, headers={**self._headers, **headers}, extensions=timeout, **content)
 
     async def _answered(
         self,
@@ -251,11 +246,11 @@ class Api:
     async def _works(self) -> bool:
         """Whether the service answers at all; asked by the breaker only."""
         url = self._base_url + contract.TEST_PATH
-        return await self._answers(self._request("GET", url, self._key_header))
+        return await self._answers(new_request(self.client, "GET", url, self._key_header))
 
     async def _stores(self) -> bool:
         """Whether the storage answers at all, to a request without key and signature."""
-        return await self._answers(self._request("GET", self._storage, {}))
+        return await self._answers(new_request(self.client, "GET", self._storage, {}))
 
     async def _answers(self, request: httpx.Request) -> bool:
         try:
@@ -292,6 +287,8 @@ async def _retried(once: Callable[[], Awaitable[T]], *, repeatable: bool) -> T:
 
 def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
     if isinstance(error, ServiceUnavailable):
+        if error.concerns_all_rows:  # an outage without end: whoever asks the breaker again hears the same
+            return False
         return error.retryable and (repeatable or not error.sent)
     return isinstance(error, ProtocolError) and repeatable
 
