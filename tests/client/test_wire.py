@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import inspect
 import json
+import logging
 import shutil
 import socket
 import socketserver
@@ -425,6 +427,27 @@ def test_every_request_has_all_four_timeouts(wire: Faulty, clip: Path, tmp_path:
     assert len(asked) == 2
     quiet = dict.fromkeys(("connect", "read", "write", "pool"), fetching.QUIET_S)
     assert all(sent.extensions["timeout"] == quiet for sent in asked)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_logs_tell_no_key_link_or_password(
+    environment: Environment,
+    certificates: Certificates,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    encrypted: bool,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with Proxy() as proxy, Web(tls=certificates.tls if encrypted else None) as web:
+        proxy_url = proxy.url.replace("//", f"//{PROXY_USER}@")
+        environment(ALL_PROXY=proxy_url, SSL_CERT_FILE=certificates.file)
+        talk(web.url)
+        asyncio.run(copied(f"{web.url}/file?sig=5f1e", tmp_path))
+        assert len(web.all()) == 4
+    assert "httpcore" in caplog.text
+    secrets = [KEY, "5f1e", "/store/clip", PROXY_USER, PROXY_USER.partition(":")[2]]
+    secrets += [base64.b64encode(PROXY_USER.encode()).decode()]
+    assert not [secret for secret in secrets if secret in caplog.text]
 
 
 # --- httpx stays inside ---------------------------------------------------------------------------------
