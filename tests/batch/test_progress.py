@@ -5,7 +5,8 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voiceprint_nb.batch.progress import END_STATES, LIVE_STATES, BarMeter, LineMeter, Snapshot, Tally
+from voiceprint_nb.batch.meters import BarMeter, LineMeter
+from voiceprint_nb.batch.progress import END_STATES, LIVE_STATES, Snapshot, Tally, Uploads
 
 N_ROWS = 4
 
@@ -50,22 +51,23 @@ def test_each_row_counts_once_in_any_order_of_events(events: list[tuple[int, str
 
 def test_snapshot_in_words() -> None:
     clock = Clock()
-    tally = Tally(10, clock=clock, destination="here")
-    assert str(tally.snapshot()) == "voiceprints: 0 of 10 rows (starting), 0 s"
+    tally = Tally(20, clock=clock, destination="here", waiting_for_limit=lambda: 3)
+    assert str(tally.snapshot()) == "voiceprints: 0 of 20 rows (starting), 0 s"
     tally.ended(0, "succeeded")
-    assert tally.snapshot().left_s is None  # no time has passed, so there is no rate
     tally.ended(1, "invalid", "silent", "Nothing can be heard.")
     tally.ended(2, "invalid", "silent", "Another sentence.")
     tally.ended(3, "failed", "job_failed", "No.")
-    tally.step(4, "running")
-    tally.waiting_for_limit = lambda: 3
+    for position in range(4, 9):
+        tally.step(position, "uploading")
+    tally.step(9, "running")
     clock.now_s += 8
     snapshot = tally.snapshot()
-    assert (snapshot.rows_per_s, snapshot.left_s) == (0.5, 12.0)
+    assert (snapshot.rows_per_s, snapshot.left_s) == (0.5, None)  # four rows say nothing of the rate
     assert str(snapshot) == (
-        "voiceprints: 4 of 10 rows (1 succeeded, 2 invalid, 1 failed, 1 running, 3 waiting for the limit), "
-        "12 s left"
+        "voiceprints: 4 of 20 rows (1 succeeded, 2 invalid, 1 failed, 1 running, 3 waiting for the limit, "
+        "2 uploading), 8 s"
     )
+    assert sum(snapshot.parts.values()) == 20
     assert snapshot.problems == (("silent", 2, "Nothing can be heard."), ("job_failed", 1, "No."))
     tally.stop("No credit.")
     tally.end()
@@ -74,6 +76,58 @@ def test_snapshot_in_words() -> None:
     ended = tally.snapshot()
     assert (ended.elapsed_s, ended.ended, ended.stopped_by) == (8.0, True, "No credit.")
     assert str(ended).endswith("8 s")
+
+
+def test_time_left_is_a_range_that_narrows() -> None:
+    clock = Clock()
+    tally = Tally(10_000, clock=clock)
+    widths = []
+    for position in range(6_400):
+        tally.ended(position, "succeeded")
+        clock.now_s += 0.5
+        if position + 1 in (16, 400, 6_400):
+            least_s, most_s = tally.snapshot().left_s or (0.0, 0.0)
+            assert least_s < 0.5 * (10_000 - position - 1) < most_s
+            widths.append(most_s / least_s)
+    assert widths[0] > 2 * widths[1]
+    assert tally.snapshot().time_text == "25 min to 37 min left"
+
+
+def test_time_left_follows_a_change_of_pace() -> None:
+    clock = Clock()
+    tally = Tally(2_000, clock=clock)
+    for position in range(1_100):  # a thousand rows were there already, the others take a second each
+        tally.ended(position, "reused" if position < 1_000 else "succeeded")
+        clock.now_s += 0.0 if position < 1_000 else 1.0
+        snapshot = tally.snapshot()
+    assert snapshot.recent_per_s is not None
+    assert abs(snapshot.recent_per_s - 1.0) < 0.05
+    assert snapshot.left_s is not None
+    assert 700 < snapshot.left_s[0] < 900 < snapshot.left_s[1] < 1_300
+
+
+def test_standstill_gives_no_time_left() -> None:
+    clock = Clock()
+    tally = Tally(100, clock=clock)
+    for position in range(50):
+        tally.ended(position, "succeeded")
+        clock.now_s += 1
+        tally.snapshot()
+    assert tally.snapshot().left_s is not None
+    for _ in range(70):
+        clock.now_s += 1
+        tally.snapshot()
+    assert tally.snapshot().left_s is None
+
+
+def test_uploads_in_words() -> None:
+    uploads = Uploads()
+    assert str(uploads) == ""
+    uploads.sent(1_000_000)
+    uploads.sent(-1_000_000)  # an attempt that came to nothing
+    uploads.sent(250_000)
+    uploads.ended(saved_bytes=750_000)
+    assert str(uploads) == "0.2 MB uploaded, 0.8 MB saved"
 
 
 def shown(done: int, *, ended: bool = False) -> Snapshot:

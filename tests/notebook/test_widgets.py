@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from voiceprint_nb.batch.progress import END_STATES, LIVE_STATES, BarMeter, LineMeter, Snapshot
+from voiceprint_nb.batch.meters import BarMeter, LineMeter
+from voiceprint_nb.batch.progress import END_STATES, LIVE_STATES, Snapshot
 from voiceprint_nb.notebook import views
 from voiceprint_nb.notebook.widgets import PanelMeter, as_html
 
@@ -59,11 +60,11 @@ def test_every_state_is_told_in_words(state, ended):
 
 
 def test_the_bar_speaks_to_screen_readers():
-    page = Page(as_html(snapshot({"succeeded": 3, "running": 1, "queued": 6})))
-    assert page.bar["aria-valuenow"] == "3"
-    assert (page.bar["aria-valuemin"], page.bar["aria-valuemax"]) == ("0", "10")
-    assert page.bar["aria-label"] == "voiceprints: 3 of 10 rows"
-    assert "about 5 s left" in page.text
+    page = Page(as_html(snapshot({"succeeded": 300, "running": 100, "queued": 600}, elapsed_s=30.0)))
+    assert page.bar["aria-valuenow"] == "300"
+    assert (page.bar["aria-valuemin"], page.bar["aria-valuemax"]) == ("0", "1000")
+    assert page.bar["aria-label"] == "voiceprints: 300 of 1000 rows"
+    assert "10.0 rows/s, 63 s to 79 s left" in page.text
 
 
 def test_no_rows():
@@ -91,8 +92,11 @@ def test_problems_are_cut_and_say_so():
 
 
 def test_waiting_and_stopping_are_told():
-    text = Page(as_html(snapshot(waiting_for_limit=4, stopped_by="The key was refused."))).text
+    facts = {"waiting_for_limit": 4, "stopped_by": "The key was refused.", "limits": {"submit": (37, 100)}}
+    text = Page(as_html(snapshot({"uploading": 6}, **facts))).text
     assert "4 waiting for the limit" in text
+    assert "2 uploading" in text
+    assert "This minute: 37 of 100 submissions" in text
     assert "Stopped: The key was refused." in text
 
 

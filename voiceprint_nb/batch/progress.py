@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TextIO
 
 LIVE_STATES = ("queued", "checking", "uploading", "running")
 END_STATES = ("ok", "succeeded", "reused", "invalid", "failed", "canceled", "pending")
+WAITING = "waiting for the limit"
+SHOWN_STATES = (*END_STATES, "running", WAITING, "uploading", "checking", "queued")
+
 _STATES = (*LIVE_STATES, *END_STATES)
-_LINE_EVERY_S = 10.0
+_FEW = 5  # rows that say nothing of the rate
+_RECENT_S = 60.0
+_NOISE = 2.0  # standard deviations of a count
 
 
 @dataclass
@@ -73,7 +78,7 @@ class Snapshot:
     elapsed_s : float
         Since the start.
     waiting_for_limit : int
-        Requests that wait for the service's rate limit.
+        Rows whose next request waits for the service's rate limit.
     ended : bool
         Whether the run is over.
     stopped_by : str or None
@@ -84,6 +89,10 @@ class Snapshot:
         What was uploaded so far.
     requests : mapping
         Requests to the service by group of endpoints; ``refused`` were too many (429).
+    limits : mapping
+        Requests used and allowed in the service's present window, by group of endpoints.
+    recent_per_s : float or None
+        Rows ended per second in the last minute; None before there is a minute's worth of rows.
     """
 
     title: str
@@ -98,6 +107,8 @@ class Snapshot:
     notice: str = ""
     uploads: Uploads = field(default_factory=Uploads)
     requests: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    recent_per_s: float | None = None
 
     @property
     def done(self) -> int:
@@ -105,10 +116,16 @@ class Snapshot:
         return sum(self.counts.get(state, 0) for state in END_STATES)
 
     @property
+    def parts(self) -> dict[str, int]:
+        """Rows by what is said of them, without zeros: those that wait for the limit are told apart."""
+        waiting = min(self.waiting_for_limit, self.counts.get("uploading", 0))
+        counts = {**self.counts, WAITING: waiting, "uploading": self.counts.get("uploading", 0) - waiting}
+        return {state: n for state in SHOWN_STATES if (n := counts.get(state, 0))}
+
+    @property
     def asides(self) -> list[str]:
         """What is to be said beside the counts of rows, in a few words each."""
-        waiting = f"{self.waiting_for_limit} waiting for the limit" if self.waiting_for_limit else ""
-        return [words for words in (waiting, str(self.uploads), self.notice) if words]
+        return [words for words in (str(self.uploads), self.notice) if words]
 
     @property
     def rows_per_s(self) -> float:
@@ -116,24 +133,45 @@ class Snapshot:
         return self.done / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
-    def left_s(self) -> float | None:
-        """Seconds left at the rate so far; None before the first row."""
-        return (self.n_rows - self.done) / self.rows_per_s if self.rows_per_s else None
+    def left_s(self) -> tuple[float, float] | None:
+        """Seconds left, at least and at most; None where nothing can be said.
+
+        From the rows of the last minute (of a shorter run, all), with twice the noise of a count, its square
+        root, on either side.
+        """
+        rate_per_s = self.rows_per_s if self.recent_per_s is None else self.recent_per_s
+        n_counted = min(self.done, rate_per_s * _RECENT_S)
+        if self.ended or n_counted < _FEW:
+            return None
+        noise, left = _NOISE / math.sqrt(n_counted), self.n_rows - self.done
+        return left / (rate_per_s * (1 + noise)), left / (rate_per_s * (1 - noise))
+
+    @property
+    def time_text(self) -> str:
+        """How long it took, or how long it may still take."""
+        if self.ended or self.left_s is None:
+            return duration_text(self.elapsed_s)
+        least, most = map(duration_text, self.left_s)
+        return f"about {least} left" if least == most else f"{least} to {most} left"
 
     def __str__(self) -> str:
-        """One line: what is done, counts of what is not zero, rate and time left."""
-        parts = [
-            f"{self.counts[state]} {state}"
-            for state in (*END_STATES, *LIVE_STATES[1:])
-            if self.counts.get(state)
-        ]
-        parts += self.asides
-        time_text = (
-            f"{self.elapsed_s:.0f} s" if self.ended or self.left_s is None else f"{self.left_s:.0f} s left"
-        )
-        return (
-            f"{self.title}: {self.done} of {self.n_rows} rows ({', '.join(parts) or 'starting'}), {time_text}"
-        )
+        """One line: what is done, counts of what is not zero, time."""
+        said = [f"{n} {state}" for state, n in self.parts.items() if state != "queued"] + self.asides
+        rows = f"{self.done} of {self.n_rows} rows"
+        return f"{self.title}: {rows} ({', '.join(said) or 'starting'}), {self.time_text}"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as people say it.
+
+    Examples
+    --------
+    >>> duration_text(8.2), duration_text(412.0), duration_text(9_000.0)
+    ('8 s', '7 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5940 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass
@@ -148,6 +186,7 @@ class Tally:
     notice: Callable[[], str] = field(default=lambda: "")
     uploads: Uploads = field(default_factory=Uploads)
     requests: Callable[[], Mapping[str, int]] = field(default=dict)
+    limits: Callable[[], Mapping[str, tuple[int, int]]] = field(default=dict)
     _counts: Counter[str] = field(default_factory=Counter)
     _problems: Counter[str] = field(default_factory=Counter)
     _examples: dict[str, str] = field(default_factory=dict)
@@ -158,6 +197,7 @@ class Tally:
         self._started_s = self.clock()
         self._states = bytearray(self.n_rows)  # indices into `_STATES`: one byte a row
         self._counts["queued"] = self.n_rows
+        self._marks: deque[tuple[float, int]] = deque([(self._started_s, 0)])  # moments, rows ended by then
 
     def step(self, position: int, state: str) -> None:
         """A row has reached a state; one that has ended stays so, whatever comes late."""
@@ -192,6 +232,7 @@ class Tally:
     def snapshot(self) -> Snapshot:
         """All that a view shows."""
         now = self._ended_s if self._ended_s is not None else self.clock()
+        recent_per_s = self._recent_per_s(now)
         counted = sorted(dict(self._problems).items(), key=lambda item: -item[1])
         problems = tuple((code, n, self._examples[code]) for code, n in counted)
         return Snapshot(
@@ -207,57 +248,15 @@ class Tally:
             "" if self._ended_s is not None else self.notice(),
             replace(self.uploads),
             self.requests(),
+            self.limits(),
+            recent_per_s,
         )
 
-
-class Meter(Protocol):
-    """A view over snapshots."""
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Draw; called at most five times a second, and once more at the end."""
-
-
-class LineMeter:
-    """One line every ten seconds and one at the end, for logs and pipes."""
-
-    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._last_s = clock()
-        self._ended = False
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Write a line if it is time; the last one only once."""
-        now = self._clock()
-        if not self._ended and (snapshot.ended or now - self._last_s >= _LINE_EVERY_S):
-            self._last_s = now
-            self._ended = snapshot.ended
-            print(snapshot, file=self._stream, flush=True)
-
-
-class BarMeter:
-    """A bar in a terminal, drawn by tqdm."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._bar: Any = None
-        self._ended = False
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Move the bar; at the end, replace it by a line."""
-        from tqdm import tqdm
-
-        if self._ended:
-            return
-        if self._bar is None:
-            self._bar = tqdm(
-                total=snapshot.n_rows, desc=snapshot.title, unit="row", file=self._stream, leave=False
-            )
-        shown = {state: n for state, n in snapshot.counts.items() if state != "queued"}
-        self._bar.n = snapshot.done
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.refresh()
-        if snapshot.ended:
-            self._ended = True
-            self._bar.close()
-            print(snapshot, file=self._stream, flush=True)
+    def _recent_per_s(self, now_s: float) -> float | None:
+        ended = sum(self._counts[state] for state in END_STATES)
+        if now_s - self._marks[-1][0] >= 1.0:
+            self._marks.append((now_s, ended))
+        while len(self._marks) > 1 and self._marks[1][0] <= now_s - _RECENT_S:
+            self._marks.popleft()
+        since_s, ended_then = self._marks[0]
+        return (ended - ended_then) / (now_s - since_s) if now_s - since_s >= _RECENT_S / 2 else None

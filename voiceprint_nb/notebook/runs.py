@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from voiceprint_nb.batch.bridge import Background, loop_thread, ticking
+from voiceprint_nb.batch.meters import Meter
 from voiceprint_nb.batch.outcomes import Request
-from voiceprint_nb.batch.progress import LIVE_STATES, Meter, Snapshot, Tally
+from voiceprint_nb.batch.progress import LIVE_STATES, Snapshot, Tally
 from voiceprint_nb.batch.runner import Batch
 from voiceprint_nb.batch.store import Ledger, RunRecord, is_private
 from voiceprint_nb.errors import ServiceError, UsageError

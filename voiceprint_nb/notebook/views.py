@@ -9,7 +9,8 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from voiceprint_nb.batch.progress import BarMeter, LineMeter, Meter, Snapshot
+from voiceprint_nb.batch.meters import BarMeter, LineMeter, Meter
+from voiceprint_nb.batch.progress import Snapshot
 
 _EVERY_S = 0.2
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-from voiceprint_nb.batch.progress import END_STATES, LIVE_STATES, Snapshot
+from voiceprint_nb.batch.progress import WAITING, Snapshot
 
 _COLOURS = {  # Okabe-Ito palette: distinguishable for colour-blind readers; every part is labelled as well
     "ok": "#009E73",
@@ -19,8 +19,10 @@ _COLOURS = {  # Okabe-Ito palette: distinguishable for colour-blind readers; eve
     "checking": "#F0E442",
     "uploading": "#b8d8f0",
     "running": "#0072B2",
+    WAITING: "#5b6b9a",
     "queued": "#8884",
 }
+_GROUPS = {"submit": "submissions", "media": "upload links", "read": "job reads", "list": "job lists"}
 _MOST_PROBLEMS = 8
 
 
@@ -90,37 +92,46 @@ def _close(widget: Any) -> None:
 
 
 def as_html(snapshot: Snapshot) -> str:
-    """The panel as self-contained HTML: bar, counts, time, where the audio goes, problems."""
-    counts = snapshot.counts
-    parts = [(state, counts[state]) for state in (*END_STATES, *LIVE_STATES[::-1]) if counts.get(state)]
+    """The panel as self-contained HTML: bar, counts, time, where the audio goes, problems.
+
+    It says everything in words as well, since some places keep neither styles nor colours.
+    """
+    parts = snapshot.parts
     bar = "".join(
         f'<span title="{n} {state}" style="height:14px;flex:{n};background:{_COLOURS[state]}"></span>'
-        for state, n in parts
+        for state, n in parts.items()
     )
-    legend = " &middot; ".join(
+    legend = [
         f'<span style="white-space:nowrap"><span aria-hidden="true" style="color:{_COLOURS[state]}">&#9632;'
         f"</span> {n} {state}</span>"
-        for state, n in parts
-    )
-    legend = " &middot; ".join([legend, *map(html.escape, snapshot.asides)])
+        for state, n in parts.items()
+    ]
     head = f"{snapshot.title}: {snapshot.done} of {snapshot.n_rows} rows"
     return (
         '<div style="font-family:sans-serif;max-width:60em;overflow-wrap:anywhere">'
-        f"<div><b>{html.escape(head)}</b>, {_time_text(snapshot)}</div>"
+        f"<div><b>{html.escape(head)}</b>, {_pace(snapshot)}</div>"
         f'<div role="progressbar" aria-valuemin="0" aria-valuemax="{snapshot.n_rows}" '
         f'aria-valuenow="{snapshot.done}" aria-label="{html.escape(head)}" '
         f'style="display:flex;margin:4px 0;background:#8883;border-radius:3px;overflow:hidden">{bar}</div>'
-        f"<div>{legend}</div>"
-        f'<div style="opacity:.7">{html.escape(snapshot.destination)}</div>'
+        f"<div>{' &middot; '.join([*legend, *map(html.escape, snapshot.asides)])}</div>"
+        f"{_limits(snapshot)}"
+        f'<div style="opacity:.8">{html.escape(snapshot.destination)}</div>'
         f"{_stopped(snapshot)}{_problems(snapshot)}</div>"
     )
 
 
-def _time_text(snapshot: Snapshot) -> str:
+def _pace(snapshot: Snapshot) -> str:
     if snapshot.ended:
-        return f"{snapshot.elapsed_s:.1f} s"
-    left = "" if snapshot.left_s is None else f", about {snapshot.left_s:.0f} s left"
-    return f"{snapshot.rows_per_s:.1f} rows/s{left}"
+        return snapshot.time_text
+    return f"{snapshot.rows_per_s:.1f} rows/s, {snapshot.time_text}"
+
+
+def _limits(snapshot: Snapshot) -> str:
+    """What is used of the service's limits; only while it matters."""
+    if snapshot.ended or not snapshot.limits:
+        return ""
+    used = [f"{n} of {most} {_GROUPS[group]}" for group, (n, most) in snapshot.limits.items()]
+    return f'<div style="opacity:.8">This minute: {", ".join(used)}</div>'
 
 
 def _stopped(snapshot: Snapshot) -> str:
