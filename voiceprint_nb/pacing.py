@@ -104,7 +104,15 @@ class Pacer:
         self._sleep = sleep
         self._queue = asyncio.Lock()  # first come, first served
         self._scarce_s, self._scarce_until = 0.0, float("-inf")
+        self._used, self._used_until = 0, float("-inf")
         self.waiting = self.n_taken = 0
+
+    @property
+    def used_of_limit(self) -> tuple[int, int] | None:
+        """Requests used and allowed in the window that the service has last told of; None when it is over."""
+        if not self._per_window or self._clock() >= self._used_until:
+            return None
+        return self._used, self._per_window
 
     async def slot(self) -> None:
         """Return when the next request may be sent."""
@@ -125,6 +133,8 @@ class Pacer:
         if remaining is None or reset_s is None:
             return
         reset_s = min(reset_s, LONGEST_PAUSE_S)
+        self._used = max(0, (self._per_window or 0) - remaining)
+        self._used_until = self._clock() + reset_s
         if remaining <= 0:
             self.pause(reset_s)
         else:

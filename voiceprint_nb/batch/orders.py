@@ -95,8 +95,12 @@ class Orders:
         await self._api.__aexit__(*exc)
 
     def waiting_for_limit(self) -> int:
-        """Requests that wait for the service's rate limit."""
+        """Rows whose next request waits for the service's rate limit."""
         return self._api.waiting_for_limit
+
+    def limits(self) -> Mapping[str, tuple[int, int]]:
+        """What is used of the service's limits, by group of endpoints."""
+        return self._api.limits
 
     def requests(self) -> Mapping[str, int]:
         """Requests so far, by group of endpoints."""

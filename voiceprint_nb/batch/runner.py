@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -43,6 +43,8 @@ class Batch:
         Hears of every step.
     resumable : bool
         Whether the ledger outlives the process, so that `resume` can go on.
+    done : mapping, optional
+        Outcomes of rows that are finished already, by position.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Batch:
         run_id: str,
         tally: Tally,
         resumable: bool = True,
+        done: Mapping[int, Outcome] | None = None,
     ) -> None:
         self._go_on = "resume() goes on" if resumable else "run the line again"
         self._cells = cells
@@ -67,6 +70,8 @@ class Batch:
         self._inspector = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
         self._leaders: dict[str, asyncio.Future[Outcome]] = {}
         self.outcomes: dict[int, Outcome] = {}
+        for position, outcome in (done or {}).items():
+            self._end(position, outcome)
 
     async def run(self) -> None:
         """Work on all rows; `outcomes` fills as they end, and holds every row in the end.
@@ -77,7 +82,8 @@ class Batch:
             What is wrong for all rows: the key, the credit, the service itself.
         """
         already_open = self._ledger.open_jobs(self._run_id)  # paid for, and their outputs expire
-        positions = chain(already_open, (n for n in range(len(self._cells)) if n not in already_open))
+        others = (position for position in range(len(self._cells)) if position not in already_open)
+        positions = (n for n in chain(already_open, others) if n not in self.outcomes)
         smaller, sent = self._inspector.smaller, self._tally.uploads
         orders = Orders(self._service, self._ledger, self._request, smaller=smaller, sent=sent)
         try:
@@ -85,6 +91,7 @@ class Batch:
                 self._tally.waiting_for_limit = orders.waiting_for_limit
                 self._tally.notice = orders.notice
                 self._tally.requests = orders.requests
+                self._tally.limits = orders.limits
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self._service.in_flight, len(self._cells))):
                         group.create_task(self._work(positions))
@@ -125,10 +132,10 @@ class Batch:
             with self._orders.buying():
                 self._tally.step(position, "uploading")
                 url = await self._orders.reach(source, clip)
-                self._tally.step(position, "running")
                 if (entry := await self._orders.submit(key, url)) is None:
                     self._orders.not_bought()
                     continue
+            self._tally.step(position, "running")
             second_hand = self._orders.is_second_hand(url)
             if not (second_hand or contract.is_file_url(url)):
                 await release()

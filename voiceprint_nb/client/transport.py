@@ -134,14 +134,20 @@ class Api:
 
     @property
     def waiting_for_limit(self) -> int:
-        """Requests that wait for their slot right now."""
-        return sum(pacer.waiting for pacer in self._pacers.values())
+        """Uploads and submissions that wait for their turn right now."""
+        return self.media_pacer.waiting + self.submit_pacer.waiting
 
     @property
     def requests(self) -> dict[str, int]:
         """Requests so far: by group of endpoints, and those that were ``refused`` as too many (429)."""
         counts = {group: pacer.n_taken for group, pacer in self._pacers.items()}
         return counts | {"refused": self.n_refused}
+
+    @property
+    def limits(self) -> dict[str, tuple[int, int]]:
+        """Requests used and allowed in the service's present windows, by group of endpoints."""
+        told = {group: pacer.used_of_limit for group, pacer in self._pacers.items()}
+        return {group: used for group, used in told.items() if used is not None}
 
     async def get(
         self, path: str, *, pacer: Pacer, params: Mapping[str, str] | None = None, patient: bool = True
