@@ -21,9 +21,9 @@ Last, a connection is reset after the request was read: each transport's error s
 
 The project stays with httpx as it comes. The others take 0.6 to 0.7 of its CPU with 16 connections: they save
 1 to 1.5 ms a job, at the hosted 100 jobs a minute a quarter of a hundredth of a core. Over TLS a job costs
-0.04 of the vendor's SDK as it is, and no more with 256 in flight than with 16. But both call a connection that was
-reset after the request a failed attempt to connect (ConnectTimeout, ConnectError): a submission that may have
-been carried out would be sent again, and bought twice.
+0.04 of the vendor's SDK as it is, and no more with 256 in flight than with 16. But both call a connection
+that was reset after the request a failed attempt to connect (ConnectTimeout, ConnectError): a submission
+that may have been carried out would be sent again, and bought twice.
 """
 
 from __future__ import annotations
