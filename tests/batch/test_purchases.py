@@ -174,3 +174,15 @@ def test_requests_are_counted(world: World, clips: list[Path]) -> None:
     assert told["read"] + told["list"] == sum(
         path.startswith(("/v1/jobs", "/v2/jobs")) for path in world.wire.paths("GET")
     )
+
+
+def test_an_earlier_runs_job_that_failed_is_submitted_anew(world: World, clips: list[Path]) -> None:
+    world.options = {"deadline_s": lambda duration_s, n_open: 0.01}
+    world.wire.on("GET", "/v1/jobs/", *[with_state("running")] * 1000)
+    assert world.run(clips[:1]).codes == ["job_timeout"]
+    world.wire._rules.clear()
+    world.wire.on("GET", "/v1/jobs/", with_state("failed"))
+    world.options = {}
+    ran = world.run(clips[:1])
+    assert all(ran.prints)
+    assert world.wire.created.total() == 2  # the first failed, unbilled

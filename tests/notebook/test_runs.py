@@ -204,3 +204,25 @@ def n_finished(data_dir):
         return 0
     finally:
         db.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_retry_works_on_what_was_stopped_or_failed(noises, tmp_path, kept):
+    late = tmp_path / "late.wav"
+    clips = [*noises(60), late]
+    run = vp.submit(clips, data_dir=tmp_path, ledger=kept, **LOCAL)
+    with pytest.raises(vp.UsageError, match="goes on"):
+        run.retry()
+    until(lambda: run.partial()["voiceprint"].notna().any())
+    run.cancel()
+    stopped = run.result(timeout_s=DEADLINE_S)
+    had = stopped["voiceprint"].notna()
+    assert had.any()
+    assert not had.all()
+    run.retry()
+    out = run.result(timeout_s=DEADLINE_S)
+    assert out["voiceprint"][had].equals(stopped["voiceprint"][had])
+    assert out.vp_status.tolist()[-1] == "invalid"
+    ended = {"succeeded"} if kept else {"succeeded", "pending"}  # open jobs of a forgotten ledger stay so
+    assert set(out.vp_status[:-1]) <= ended
+    assert run.run_id == out.attrs["voiceprint_nb"]["run_id"]

@@ -29,6 +29,8 @@ from voiceprint_nb.errors import (
 from voiceprint_nb.intake.clips import Clip
 from voiceprint_nb.intake.sources import MediaSource, Source
 
+NOT_BILLED = ("job_failed", "job_canceled")
+
 _CLAIM_POLL_S = 0.1
 _MOST_REPEATS = 2  # of a submission that the service has failed to carry out
 _GRACE_S = 0.3  # a stopped run waits so long for the answer to a submission that has left
@@ -129,9 +131,11 @@ class Orders:
                 )
             if entry.state == "open":
                 await self.check_key()
-                if (outcome := await self._wait(key, entry, source="reused", duration_s=0.0)) is None:
-                    # a service that was started anew: the job is gone, unbilled
+                outcome = await self._wait(key, entry, source="reused", duration_s=0.0)
+                if outcome is None:  # a service that was started anew: the job is gone, unbilled
                     self._ledger.drop(key, job_id=entry.job_id)
+                elif outcome.error_code in NOT_BILLED:  # its upload may have gone meanwhile
+                    return None
                 return outcome
             if entry.orphaned:
                 await self.check_key()

@@ -11,7 +11,7 @@ from itertools import chain
 
 from voiceprint_nb import contract
 from voiceprint_nb.batch.inspecting import Inspector
-from voiceprint_nb.batch.orders import Orders, fetches
+from voiceprint_nb.batch.orders import NOT_BILLED, Orders, fetches
 from voiceprint_nb.batch.outcomes import Kept, Outcome, Request, Service
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import Ledger, request_key
@@ -60,6 +60,11 @@ class Batch:
         done: Mapping[int, Outcome] | None = None,
     ) -> None:
         self._go_on = "resume() goes on" if resumable else "run the line again"
+        self._canceled = (
+            f"Canceled; submitted jobs go on at the service. resume({run_id!r}) collects them and goes on."
+            if resumable
+            else "Canceled. Nothing is kept (ledger=False): run the line again."
+        )
         self._cells = cells
         self._service = service
         self._ledger = ledger
@@ -99,6 +104,9 @@ class Batch:
             error = _first(errors)
             self._tally.stop(str(error))
             raise error from None
+        except asyncio.CancelledError:
+            self._tally.stop(self._canceled)
+            raise
         finally:
             self._end_the_rest()
             self._tally.end()
@@ -140,7 +148,7 @@ class Batch:
             if not (second_hand or contract.is_file_url(url)):
                 await release()
             outcome = await self._orders.collect(key, entry, duration_s=clip.duration_s if clip else 0.0)
-            if outcome.error_code in ("job_failed", "job_canceled"):
+            if outcome.error_code in NOT_BILLED:
                 self._orders.not_bought()
                 if second_hand:  # it may be the upload that is at fault
                     self._orders.forget_upload(url)

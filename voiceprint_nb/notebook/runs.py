@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from voiceprint_nb.batch.bridge import Background, loop_thread, ticking
-from voiceprint_nb.batch.meters import Meter
-from voiceprint_nb.batch.outcomes import Request
+from voiceprint_nb.batch.outcomes import Outcome, Request
 from voiceprint_nb.batch.progress import LIVE_STATES, Snapshot, Tally
 from voiceprint_nb.batch.runner import Batch
 from voiceprint_nb.batch.store import Ledger, RunRecord, is_private
 from voiceprint_nb.errors import ServiceError, UsageError
 from voiceprint_nb.intake.clips import Fit
 from voiceprint_nb.notebook import frames, services, views
+from voiceprint_nb.notebook.views import Paced
 from voiceprint_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Session:
         Where.
     keep : bool
         Whether the ledger outlives the process.
-    record : RunRecord, optional
+    run_id : str, optional
         The run to go on with; by default a new one.
     listed : bool
         Whether the run stays on the ledger's list when it has ended.
@@ -84,6 +84,8 @@ class Session:
         Signs the addresses of objects.
     max_new : int, optional
         So many voiceprints are bought at most.
+    done : mapping, optional
+        Outcomes of rows that are finished already, by position.
     """
 
     def __init__(
@@ -93,20 +95,27 @@ class Session:
         settings: Settings,
         *,
         keep: bool = True,
-        record: RunRecord | None = None,
+        run_id: str | None = None,
         listed: bool = True,
         receiver: Receiver | None = None,
         sign: Callable[[str], str] | None = None,
         max_new: int | None = None,
+        done: Mapping[int, Outcome] | None = None,
     ) -> None:
         self._frame = frame
+        self._options: dict[str, Any] = {
+            "listed": listed,
+            "receiver": receiver,
+            "sign": sign,
+            "max_new": max_new,
+        }
         self._listed = listed
         self._call = call
         self._settings = settings
         self._ledger = Ledger(settings.data_dir if keep else None, paid=not settings.is_local)
         try:
             service = services.connect(settings, self._ledger, receiver)
-            self.run_id = record.run_id if record else self._begin(keep)
+            self.run_id = run_id or self._begin(keep)
         except BaseException:
             self._ledger.close()
             raise
@@ -121,6 +130,29 @@ class Session:
             run_id=self.run_id,
             tally=self.tally,
             resumable=keep,
+            done=done,
+        )
+
+    def again(self) -> Session:
+        """The same run, to work on the rows that failed or were stopped; finished rows stay as they are.
+
+        Rows that may have been bought already (``submit_unknown``) stay too: only the line itself, run again,
+        submits them once more. So do open jobs of a run of which nothing is kept.
+        """
+        worth = ("failed", "canceled", "pending") if self._keep else ("failed", "canceled")
+        done = {
+            position: outcome
+            for position, outcome in self._batch.outcomes.items()
+            if outcome.status not in worth or outcome.error_code == "submit_unknown"
+        }
+        return Session(
+            self._frame,
+            self._call,
+            self._settings,
+            keep=self._keep,
+            run_id=self.run_id,
+            done=done,
+            **self._options,
         )
 
     def _begin(self, keep: bool) -> str:
@@ -213,13 +245,16 @@ class Run:
 
     def __init__(self, session: Session, *, progress: bool) -> None:
         self._session = session
-        self._meters: list[Meter] = []
-        if (meter := views.meter_for(progress, session.tally.destination, on_cancel=self.cancel)) is not None:
+        self._meters: list[Paced] = []
+        if (meter := self._meter(progress, session.tally.destination)) is not None:
             self._add(meter)
+        self._start()
+
+    def _start(self) -> None:
         # Drawn by the loop's thread, so without the context of this cell, which will have ended: front ends
         # and nbclient take what comes late as output of the cell that then runs.
         self._background: Background[None] = contextvars.Context().run(
-            loop_thread().start, ticking(session.run(), self._tick)
+            loop_thread().start, ticking(self._session.run(), self._tick)
         )
         # A script that ends while this goes on: stopped in order, before the local service is. Until it has
         # ended the run's task keeps this object alive, so nothing is stopped by losing the last reference.
@@ -255,12 +290,35 @@ class Run:
         """Stop new work; finished rows stay, submitted jobs are collected by `resume`."""
         self._background.cancel()
 
+    def retry(self) -> None:
+        """Work again on the rows that failed or were stopped, in the background; finished rows stay.
+
+        Not on rows that may have been bought already (``submit_unknown``).
+
+        Raises
+        ------
+        UsageError
+            The run has not ended yet.
+        """
+        if self._session.tally.snapshot().ended:  # the panel says so a moment before all is written
+            with contextlib.suppress(Exception):  # however it ended
+                self._background.wait(timeout_s=_LEAVE_S)
+        if not self.done:
+            raise UsageError("The run goes on: wait for its end, or cancel() it first.")
+        self._session = self._session.again()
+        for meter in self._meters:
+            meter.begin_again()
+        self._start()
+
     def show(self) -> None:
         """Draw the panel here as well, and keep it up to date; outside notebooks, write one line."""
         if views.kernel_version() is None:
             print(self._session.tally.snapshot(), file=sys.stderr, flush=True)
-        elif (meter := views.meter_for(True, "", on_cancel=self.cancel)) is not None:
+        elif (meter := self._meter(True, "")) is not None:
             self._add(meter)
+
+    def _meter(self, progress: bool, destination: str) -> Paced | None:
+        return views.meter_for(progress, destination, on_cancel=self.cancel, on_retry=self.retry)
 
     def __await__(self) -> Generator[Any, None, pd.DataFrame]:
         return self._awaited().__await__()
@@ -281,7 +339,7 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {self.run_id}: {self._session.tally.snapshot()}>"
 
-    def _add(self, meter: Meter) -> None:
+    def _add(self, meter: Paced) -> None:
         meter.show(self._session.tally.snapshot())  # opened by the calling cell, not by the loop's thread
         self._meters.append(meter)
         meter.show(self._session.tally.snapshot())  # the run may have ended in between

@@ -272,7 +272,7 @@ def resume(
         frame,
         call,
         settings,
-        record=record,
+        run_id=record.run_id,
         receiver=_started(receiver, settings),
         sign=sign,
         max_new=_refuse_negative(max_new),

@@ -31,8 +31,9 @@ def meter_for(
     destination: str,
     *,
     on_cancel: Callable[[], None] | None = None,
+    on_retry: Callable[[], None] | None = None,
     version: Callable[[], tuple[int, ...] | None] = kernel_version,
-) -> Meter | None:
+) -> Paced | None:
     """A view for this place, after the one line that says where the audio goes.
 
     The panel shows that line itself; everywhere else it is written to standard error, also without progress.
@@ -42,7 +43,7 @@ def meter_for(
     if progress and kernel is not None and trouble is None:
         from voiceprint_nb.notebook.widgets import PanelMeter
 
-        return Paced(PanelMeter(on_cancel=on_cancel))
+        return Paced(PanelMeter(on_cancel=on_cancel, on_retry=on_retry))
     if destination:
         print(destination, file=sys.stderr, flush=True)
     if not progress:
@@ -71,6 +72,11 @@ class Paced:
         self._last_s = float("-inf")
         self._over = False
         self._lock = threading.Lock()  # a run's panel is opened by a cell and kept up by the loop's thread
+
+    def begin_again(self) -> None:
+        """Another end will come."""
+        with self._lock:
+            self._over, self._last_s = False, float("-inf")
 
     def show(self, snapshot: Snapshot) -> None:
         """Pass the snapshot on, if it is time."""

@@ -29,57 +29,89 @@ _MOST_PROBLEMS = 8
 class PanelMeter:
     """A live widget in a notebook; plain HTML under the same display id when the run ends.
 
+    Buttons have an output of their own below it, so that the text stays when they go.
+
     Parameters
     ----------
-    on_cancel : callable, optional
-        Adds a Cancel button that calls it. Only useful where the cell is not blocked.
+    on_cancel, on_retry : callable, optional
+        Add a Cancel button while the run goes on, and a Retry button when it has ended with rows that may yet
+        succeed; they call these. Only useful where the cell is not blocked.
     """
 
-    def __init__(self, *, on_cancel: Callable[[], None] | None = None) -> None:
-        self._on_cancel = on_cancel
-        self._handle: Any = None
+    def __init__(
+        self, *, on_cancel: Callable[[], None] | None = None, on_retry: Callable[[], None] | None = None
+    ) -> None:
+        self._on_cancel, self._on_retry = on_cancel, on_retry
+        self._panel, self._buttons = _Output(), _Output()
         self._body: Any = None
-        self._box: Any = None
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw; the first snapshot opens the panel, one that has ended closes it."""
-        from IPython.display import display
-
-        if snapshot.ended:
-            bundle = {"text/plain": str(snapshot), "text/html": as_html(snapshot)}
-            if self._handle is None:
-                self._handle = display(bundle, raw=True, display_id=True)
-            else:
-                self._handle.update(bundle, raw=True)
-            if self._box is not None:
-                _close(self._box)
-        elif self._handle is None:
-            self._open(snapshot)
-        else:
+        if self._body is not None and not snapshot.ended:
             self._body.value = as_html(snapshot)
+            return
+        said = str(snapshot)
+        if snapshot.ended:
+            self._panel.put({"text/plain": said, "text/html": as_html(snapshot)})
+            self._body = None
+        else:
+            import ipywidgets
 
-    def _open(self, snapshot: Snapshot) -> None:
-        import ipywidgets
+            self._body = ipywidgets.HTML(as_html(snapshot))
+            self._panel.put({"text/plain": said}, self._body)
+        self._put_button(snapshot)
+
+    def _put_button(self, snapshot: Snapshot) -> None:
+        n_left = sum(snapshot.counts.get(state, 0) for state in ("failed", "canceled", "pending"))
+        if not snapshot.ended and self._on_cancel is not None:
+            button = _button("Cancel", "Stop new work; submitted jobs stay resumable", self._on_cancel)
+            self._buttons.put({"text/plain": "run.cancel() stops it."}, button)
+        elif snapshot.ended and n_left and self._on_retry is not None:
+            tip = f"Work again on {n_left} rows; finished rows stay"
+            button = _button("Retry failed", tip, self._on_retry)
+            self._buttons.put({"text/plain": "run.retry() tries again."}, button)
+        elif self._buttons.is_shown:
+            self._buttons.put({"text/plain": "run.result() gives the frame."})
+
+
+class _Output:
+    """One output of a cell, which holds a widget or plain text by turns."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._widget: Any = None
+
+    @property
+    def is_shown(self) -> bool:
+        return self._handle is not None
+
+    def put(self, bundle: dict[str, Any], widget: Any = None) -> None:
+        """Show a bundle; front ends without widgets show its text in the widget's place."""
         from IPython.display import display
 
-        self._body = ipywidgets.HTML(as_html(snapshot))
-        children = [self._body]
-        if (on_cancel := self._on_cancel) is not None:
-            button = ipywidgets.Button(
-                description="Cancel", tooltip="Stop new work; submitted jobs stay resumable"
-            )
+        if widget is not None:
+            view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+            bundle = {**bundle, "application/vnd.jupyter.widget-view+json": view}
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)
+        if self._widget is not None:
+            _close(self._widget)
+        self._widget = widget
 
-            def cancel(_: object) -> None:
-                button.disabled = True
-                on_cancel()
 
-            button.on_click(cancel)
-            children.append(button)
-        self._box = ipywidgets.VBox(children)
-        view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}
-        # a front end without widgets shows the text, and the HTML when the run has ended
-        bundle = {"text/plain": str(snapshot), "application/vnd.jupyter.widget-view+json": view}
-        self._handle = display(bundle, raw=True, display_id=True)
+def _button(name: str, tip: str, on_click: Callable[[], None]) -> Any:
+    import ipywidgets
+
+    button = ipywidgets.Button(description=name, tooltip=tip)
+
+    def click(_: object) -> None:
+        button.disabled = True
+        on_click()
+
+    button.on_click(click)
+    return button
 
 
 def _close(widget: Any) -> None:
