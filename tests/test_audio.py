@@ -484,3 +484,45 @@ def test_frame_powers_are_those_of_the_frames(put: Put) -> None:
     mono = noise.mean(axis=1)
     wanted = np.square(mono[: len(mono) // step * step]).reshape(-1, step).mean(axis=1)
     assert np.allclose(powers, wanted, rtol=1e-4)
+
+
+def test_an_envelope_holds_powers_and_extremes(put: Put) -> None:
+    noise = np.random.default_rng(5).normal(0, 0.1, 11_025 * 30 + 7).astype(np.float32)
+    path = put(encoded(noise, 11_025, format="WAV", subtype="FLOAT"))
+    heard: list[float] = []
+    found = audio.envelope(path, frame_s=0.02, tick=heard.append)
+    powers, frame_s = audio.frame_powers(path, frame_s=0.02)
+    step = round(frame_s * 11_025)
+    frames = noise[: len(noise) // step * step].reshape(-1, step)
+    assert found.frame_s == frame_s and np.array_equal(found.powers, powers)
+    assert np.array_equal(found.lows, frames.min(axis=1))
+    assert np.array_equal(found.highs, frames.max(axis=1))
+    assert heard == sorted(heard) and len(heard) > 1 and heard[-1] == pytest.approx(30.0, abs=0.02)
+
+
+def test_reading_ends_when_its_listener_wants(put: Put) -> None:
+    path = put(encoded(np.zeros(48_000 * 60, np.float32), 48_000, format="FLAC", subtype="PCM_16"))
+    heard = []
+
+    def tick(read_s: float) -> None:
+        heard.append(read_s)
+        raise StopIteration
+
+    for read in (audio.envelope, lambda path, **_: audio.write_copy(path, path.with_name("x"), tick=tick)):
+        with pytest.raises(StopIteration):
+            read(path, frame_s=0.02, tick=tick)
+    assert max(heard) < 10.0
+
+
+@pytest.mark.parametrize(("container", "subtype"), [("MP3", "MPEG_LAYER_III"), ("WAV", "FLOAT")])
+def test_a_copy_sounds_the_same(put: Put, container: str, subtype: str) -> None:
+    path = put(encoded(tone(20.0, 44_100), 44_100, format=container, subtype=subtype))
+    copy = put(b"", "copy")
+    audio.write_copy(path, copy)
+    facts = audio.probe(copy)
+    assert (facts.sample_rate_hz, facts.channels, facts.subtype) == (16_000, 1, "PCM_16")
+    whole = audio.read_mono(path)
+    read = audio.read_mono(copy)
+    assert abs(len(read) - len(whole)) <= 1
+    n = min(len(read), len(whole))
+    assert np.abs(read[:n] - whole[:n]).max() < 1e-3

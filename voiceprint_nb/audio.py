@@ -8,7 +8,7 @@ import io
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -149,14 +149,83 @@ def frame_powers(path: Path, *, frame_s: float) -> tuple[NDArray[np.float64], fl
         The frames' exact length in seconds, a whole number of samples.
     """
     with _opened(path) as (file, _):
-        step = max(1, round(frame_s * file.samplerate))
-        count = max(1, _BLOCK_VALUES // (step * file.channels)) * step
-        powers = [
-            np.mean(np.square(block[: len(block) // step * step].reshape(-1, step), dtype=np.float64), axis=1)
-            for block in _mono_blocks(file, None, count)
-        ]
-        exact_s = step / file.samplerate
+        powers = [_mean_squares(block) for block in _framed_blocks(file, frame_s)]
+        exact_s = _frame_samples(file, frame_s) / file.samplerate
     return (np.concatenate(powers) if powers else np.zeros(0)), exact_s
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What is needed to draw a recording and to find its speech: three numbers a frame.
+
+    Attributes
+    ----------
+    powers : ndarray of shape (frames,), float64
+        As `frame_powers`.
+    lows, highs : ndarray of shape (frames,), float32
+        Least and greatest sample of each frame.
+    frame_s : float
+        The frames' exact length in seconds.
+    """
+
+    powers: NDArray[np.float64]
+    lows: Samples
+    highs: Samples
+    frame_s: float
+
+
+def envelope(path: Path, *, frame_s: float, tick: Callable[[float], None] | None = None) -> Envelope:
+    """As `frame_powers`, with the extremes of every frame.
+
+    Parameters
+    ----------
+    path, frame_s
+        As in `frame_powers`.
+    tick : callable, optional
+        Hears after each block how many seconds were read; what it raises ends the reading.
+    """
+    powers, lows, highs = [np.zeros(0)], [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+    with _opened(path) as (file, _):
+        exact_s = _frame_samples(file, frame_s) / file.samplerate
+        n_frames = 0
+        for block in _framed_blocks(file, frame_s):
+            powers.append(_mean_squares(block))
+            lows.append(block.min(axis=1))
+            highs.append(block.max(axis=1))
+            n_frames += len(block)
+            if tick is not None:
+                tick(n_frames * exact_s)
+    return Envelope(np.concatenate(powers), np.concatenate(lows), np.concatenate(highs), exact_s)
+
+
+def write_copy(path: Path, target: Path, *, tick: Callable[[float], None] | None = None) -> None:
+    """Write a file of any length as 16 kHz mono WAV (16 bit), in which a stretch is found at once.
+
+    MP3 and what ffmpeg decodes would have to be decoded from their beginning for each stretch. Memory does
+    not grow with the length; an hour takes 115 MB on disk.
+
+    Parameters
+    ----------
+    path : Path
+        An existing, readable file.
+    target : Path
+        The new file.
+    tick : callable, optional
+        As in `envelope`.
+    """
+    import soundfile
+    import soxr
+
+    options = {"samplerate": WORK_RATE_HZ, "channels": 1, "format": "WAV", "subtype": "PCM_16"}
+    with _opened(path) as (file, _), soundfile.SoundFile(target, "w", **options) as copy:
+        stream = soxr.ResampleStream(file.samplerate, WORK_RATE_HZ, 1, dtype="float32")
+        n_samples = 0
+        for block in _mono_blocks(file, None):
+            copy.write(np.clip(np.nan_to_num(stream.resample_chunk(block)), -1.0, 1.0))
+            n_samples += len(block)
+            if tick is not None:
+                tick(n_samples / file.samplerate)
+        copy.write(np.clip(stream.resample_chunk(np.zeros(0, np.float32), last=True), -1.0, 1.0))
 
 
 def resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:
@@ -192,6 +261,18 @@ def encode_flac(samples: NDArray[np.float32], sample_rate_hz: int) -> bytes:
     buffer = io.BytesIO()
     clipped = np.clip(samples, -1.0, 1.0)
     soundfile.write(buffer, clipped, sample_rate_hz, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def encode_mp3(samples: NDArray[np.float32], sample_rate_hz: int) -> bytes:
+    """MP3 file (mono, about 3 kB a second) of ``(samples,) float32`` audio, for listening only."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    clipped = np.clip(samples, -1.0, 1.0)
+    soundfile.write(
+        buffer, clipped, sample_rate_hz, format="MP3", bitrate_mode="VARIABLE", compression_level=0.9
+    )
     return buffer.getvalue()
 
 
@@ -326,6 +407,24 @@ def _mono_blocks(file: Any, wanted: int | None, step: int | None = None) -> Iter
         with np.errstate(over="ignore", invalid="ignore"):  # infinite samples are refused by their value
             mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
         yield mono
+
+
+def _frame_samples(file: Any, frame_s: float) -> int:
+    return max(1, round(frame_s * int(file.samplerate)))
+
+
+def _framed_blocks(file: Any, frame_s: float) -> Iterator[NDArray[np.float32]]:
+    """Blocks of whole frames, ``(frames, samples)``; a last frame that is not whole is dropped."""
+    step = _frame_samples(file, frame_s)
+    count = max(1, _BLOCK_VALUES // (step * file.channels)) * step
+    for block in _mono_blocks(file, None, count):
+        whole = block[: len(block) // step * step]
+        if len(whole):
+            yield whole.reshape(-1, step)
+
+
+def _mean_squares(block: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(np.mean(np.square(block, dtype=np.float64), axis=1))
 
 
 def _skip(file: Any, frames: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voiceprint_nb import audio, contract
 from voiceprint_nb.errors import RowError
@@ -17,8 +18,11 @@ from voiceprint_nb.intake.looking import LocalFile, RemoteFile, digest_of
 Fit = Literal["error", "best", "head"]
 FITS: tuple[Fit, ...] = ("error", "best", "head")
 
-_SHORT_S = 2.0
-_FRAME_S = 0.02
+SHORT_S = 2.0
+"""Shorter clips give unreliable prints."""
+FRAME_S = 0.02
+"""Length of the frames in which speech is looked for."""
+
 _ACTIVE_DB = 35.0  # frames within this of the loud ones count as speech
 _LOUD_S = 1.5  # the loud ones: so much audio is louder than a few clicks, and in every clip with speech
 
@@ -138,9 +142,9 @@ def compressed(clip: Clip, scratch: Path) -> Clip:
 
 
 def _warning(facts: audio.AudioFacts) -> str | None:
-    if facts.duration_s >= _SHORT_S:
+    if facts.duration_s >= SHORT_S:
         return None
-    return f"Only {facts.duration_s:.1f} s of audio: prints of clips under {_SHORT_S:.0f} s are unreliable."
+    return f"Only {facts.duration_s:.1f} s of audio: prints of clips under {SHORT_S:.0f} s are unreliable."
 
 
 def _refuse_limits(file: LocalFile | RemoteFile, facts: audio.AudioFacts) -> None:
@@ -171,29 +175,55 @@ def _too_large(file: LocalFile | RemoteFile) -> str:
 def best_start_s(path: Path, *, window_s: float = contract.MAX_DURATION_S) -> float:
     """Start of the window with the most speech-like frames, in seconds, to a tenth.
 
-    A frame of 20 ms counts as speech when its level is within 35 dB of the loud frames' and nearer to it
-    than to the background's, the 10th percentile. The earliest of equally good windows wins. Memory grows
-    with the number of frames, not of samples.
+    The earliest of equally good windows wins. Memory grows with the number of frames, not of samples.
     """
-    powers, frame_s = audio.frame_powers(path, frame_s=_FRAME_S)
+    powers, frame_s = audio.frame_powers(path, frame_s=FRAME_S)
+    return start_of_most(speech_frames(powers, frame_s), frame_s, window_s=window_s)
+
+
+def speech_frames(powers: NDArray[np.float64], frame_s: float) -> NDArray[np.bool_]:
+    """Which frames are speech-like, by their mean squares.
+
+    A frame counts as speech when its level is within 35 dB of the loud frames' and nearer to it than to the
+    background's, the 10th percentile.
+    """
     if not len(powers):
-        return 0.0
+        return np.zeros(0, bool)
     level_db = 10 * np.log10(np.nan_to_num(powers) + 1e-12)
     rank = min(len(level_db) // 20, round(_LOUD_S / frame_s))
     loud = np.sort(level_db)[-1 - rank]
-    active = level_db > max(loud - _ACTIVE_DB, (loud + np.percentile(level_db, 10)) / 2)
+    return np.asarray(level_db > max(loud - _ACTIVE_DB, (loud + np.percentile(level_db, 10)) / 2))
+
+
+def start_of_most(
+    active: NDArray[np.bool_], frame_s: float, *, window_s: float = contract.MAX_DURATION_S
+) -> float:
+    """Start of the window with the most active frames, in seconds, to a tenth; of equals, the earliest."""
+    if not len(active):
+        return 0.0
     count = np.concatenate([[0], np.cumsum(active)])
     width = max(1, min(round(window_s / frame_s), len(active)))
     start = int(np.argmax(count[width:] - count[:-width]))
     return int(start * frame_s * 10) / 10
 
 
+def stretch(path: Path, *, start_s: float, duration_s: float) -> audio.Samples:
+    """At most so many seconds of a file as 16 kHz mono, ``(samples,) float32``.
+
+    Raises
+    ------
+    RowError
+        As `audio.read_mono`.
+    """
+    samples = audio.read_mono(path, start_s=start_s, max_duration_s=duration_s)
+    return samples[: round(duration_s * audio.WORK_RATE_HZ)]
+
+
 def _cut(file: LocalFile, facts: audio.AudioFacts, fit: Fit, scratch: Path) -> Clip:
     limit_s = contract.MAX_DURATION_S
     start_s = best_start_s(file.path) if fit == "best" else 0.0
-    samples = audio.read_mono(file.path, start_s=start_s, max_duration_s=limit_s)
+    samples = stretch(file.path, start_s=start_s, duration_s=limit_s)
     audio.refuse_silence(samples)
-    samples = samples[: round(limit_s * audio.WORK_RATE_HZ)]
     data = audio.encode_flac(samples, audio.WORK_RATE_HZ)
     path = scratch / uuid.uuid4().hex
     path.write_bytes(data)
