@@ -1,0 +1,94 @@
+"""Older ipykernels, each a real kernel in an environment of its own: queued cells, interrupt, a click."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kernels import Kernel, opened_kernel
+
+TRIES = 3  # the best one counts: the machine may be busy with other tests
+
+
+def installed(version: str, folder: Path) -> Path:
+    """An ipykernel beside the environment's own packages, found before them."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    done = subprocess.run(
+        [*command, "--target", str(folder), f"ipykernel=={version}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"ipykernel {version} cannot be installed here: {done.stderr[-200:]}")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["6.31.0", "7.1.0"])
+def old_kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    place = installed(request.param, tmp_path_factory.mktemp("ipykernel"))
+    with opened_kernel(tmp_path_factory.mktemp("kernel"), {**os.environ, "PYTHONPATH": str(place)}) as kernel:
+        told = kernel.run("import ipykernel; print(ipykernel.__version__)").text()
+        assert told == f"{request.param}\n"
+        yield kernel
+
+
+def work_is_shown(kernel: Kernel) -> bool:
+    return any("succeeded" in text and "running" in text for text in kernel.panel_texts())
+
+
+def test_queued_cells_all_run(old_kernel: Kernel) -> None:
+    old_kernel.forget()
+    ids = [old_kernel.send("out = vp.voiceprints(noises(40, 1), service='local', data_dir=place)")]
+    ids += [old_kernel.send(f"print('cell', {n}, len(out))") for n in range(9)]
+    cells = old_kernel.collect(ids)
+    assert [cell.text() for cell in cells[1:]] == [f"cell {n} 40\n" for n in range(9)]
+    assert "40 of 40 rows" in old_kernel.said("update_display_data")[-1]["content"]["data"]["text/html"]
+    assert old_kernel.open_widgets() == set()
+
+
+def test_interrupt_within_half_a_second(old_kernel: Kernel) -> None:
+    took_s = []
+    for seed in range(TRIES):
+        old_kernel.forget()
+        running = old_kernel.send(
+            f"vp.voiceprints(noises(400, {seed + 20}), service='local', data_dir=place)"
+        )
+        old_kernel.until(lambda: work_is_shown(old_kernel))
+        old_kernel.manager.interrupt_kernel()
+        (cell,) = old_kernel.collect([running])
+        assert cell.ename == "KeyboardInterrupt"
+        took_s.append(cell.took_s)
+        assert "voiceprint_nb" not in old_kernel.run("print(tasks())").text()
+    assert min(took_s) < 0.5
+
+
+def test_click_on_cancel_is_handled_at_once_while_no_cell_runs(old_kernel: Kernel) -> None:
+    took_s = []
+    for seed in range(TRIES):
+        old_kernel.forget()
+        old_kernel.run(
+            f"run = vp.submit(noises(400, {seed + 40}), service='local', data_dir=place)\n"
+            "heard, real = [], run._session.tally.stop\n"
+            "run._session.tally.stop = lambda said: (heard.append(time.time()), real(said))\n"
+        )
+        old_kernel.until(lambda: work_is_shown(old_kernel))
+        clicked_at = time.time()
+        click(old_kernel)
+        old_kernel.until(lambda: bool(old_kernel.said("update_display_data")))
+        old_kernel.run("run.result(timeout_s=9)")
+        took_s.append(float(old_kernel.run("print(heard[0])").text()) - clicked_at)
+    assert min(took_s) < 0.1
+
+
+def click(kernel: Kernel) -> None:
+    opened: list[dict[str, Any]] = [message["content"] for message in kernel.said("comm_open")]
+    (button,) = [m["comm_id"] for m in opened if m["data"]["state"].get("description") == "Cancel"]
+    content = {"comm_id": button, "data": {"method": "custom", "content": {"event": "click"}}}
+    kernel.client.shell_channel.send(kernel.client.session.msg("comm_msg", content))
