@@ -73,7 +73,9 @@ class Orders:
         self._smaller = smaller
         self._sent = sent
         self._api = service.open_api()
-        self._waiter = jobs.Waiter(self._api, interval_s=service.poll_s, events=service.receiver)
+        self._waiter = jobs.Waiter(
+            self._api, interval_s=service.poll_s, events=service.receiver, sweep_s=service.sweep_s
+        )
         self._webhook = service.receiver.webhook_url if service.receiver else None
         self._key_check: asyncio.Task[None] | None = None
         self._sending: dict[str, asyncio.Task[Entry]] = {}  # submissions that have left, by request

@@ -134,6 +134,8 @@ class Service:
         Name under which the ledger keeps results: service and account.
     poll_s : float
         Pause between rounds of asking for jobs, in seconds.
+    sweep_s : float
+        The same while a receiver takes events: only lost ones are looked for.
     in_flight : int
         Rows worked on at the same time.
     sees_private_hosts : bool
@@ -158,6 +160,7 @@ class Service:
     deadline_s: Callable[[float, int], float] = deadline_s
     settle_s: float = 1.0
     receiver: Receiver | None = None
+    sweep_s: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LOCAL_POLL_S, LOOPBACK_POLL_S, REMOTE_POLL_S = 0.1, 0.2, 7.5
 LOCAL_IN_FLIGHT = 64  # keeps the engine's batches full
 REMOTE_IN_FLIGHT = 256  # a hosted minute allows 100 jobs, which may take two and a half
+_LOOPBACK_SWEEP_S, _REMOTE_SWEEP_S = 5.0, 60.0
 _REMOTE_SETTLE_S = 5.0
 
 
@@ -51,6 +52,7 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
         in_flight=REMOTE_IN_FLIGHT,
         sees_private_hosts=settings.is_loopback,
         settle_s=1.0 if settings.is_loopback else _REMOTE_SETTLE_S,
+        sweep_s=_LOOPBACK_SWEEP_S if settings.is_loopback else _REMOTE_SWEEP_S,
         receiver=receiver,
     )
 
