@@ -4,10 +4,10 @@
 
     python -m benchmarks.faults [--rows 2000] [--kills 50] [--seed 5] [--only polling]
 
-Three runs, each with a ledger of its own, against one served service: by polling, with a receiver of webhooks,
-and by polling with so many SIGKILLs, after each of which `resume` goes on. Kills are drawn over the jobs
-created so far, each at a random moment of the second after. Rows that end with an error are asked for again by
-the same line, pass after pass, until all have succeeded. The voiceprints must be those of the local service,
+Three runs, each with a ledger of its own, against one served service: by polling, with a receiver of
+webhooks, and by polling with so many SIGKILLs, after each of which `resume` goes on. Kills are drawn over the
+jobs created so far, each at a random moment of the second after. Rows that end with an error are asked for again
+by the same line, pass after pass, until all have succeeded. The voiceprints must be those of the local service,
 the jobs those that the proxy saw created, and a content may have more than one only if the line has said
 ``submit_unknown`` of it as often. Exit status 1 if one of this is not so.
 """
@@ -93,7 +93,7 @@ def world(folder: Path, *, rows: int, seed: int, **faults: Any) -> Iterator[Worl
         str(write_clip(folder / "clips" / f"{n:05}.wav", seed=seed * 1_000_000 + n)) for n in range(rows)
     ]
     data_dir = folder / "service"
-    with FaultProxy(seed=seed, **faults) as proxy, FaultProxy(seed=seed, **faults) as relay:
+    with FaultProxy(seed=seed, **faults) as proxy, FaultProxy(seed=seed, **faults) as relay:  # noqa: SIM117
         with serving(data_dir, *LIMITS, *HOOKS, "--public-url", proxy.url) as served:
             proxy.upstream = served.base_url
             told = subprocess.run(
@@ -259,6 +259,7 @@ def reported(story: Story, keys: list[str]) -> Counter[str]:
 
 
 def vectors(prints: list[str]) -> np.ndarray:
+    """The embeddings of local voiceprints, shape (prints, 256), float32."""
     return np.stack([np.frombuffer(decode_voiceprint(text).vector, "<f4") for text in prints])
 
 

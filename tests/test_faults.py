@@ -1,4 +1,4 @@
-"""The line that users write, with every kind of fault on the way, and killed: a small edition of the benchmark."""
+"""The line that users write, with every kind of fault on the way, and killed: the benchmark, made small."""
 
 from __future__ import annotations
 
