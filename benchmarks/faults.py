@@ -5,11 +5,11 @@
     python -m benchmarks.faults [--rows 2000] [--kills 50] [--seed 5] [--only polling]
 
 Three runs, each with a ledger of its own, against one served service: by polling, with a receiver of
-webhooks, and by polling with so many SIGKILLs, after each of which `resume` goes on. Kills are drawn over the
-jobs created so far, each at a random moment of the second after. Rows that end with an error are asked for again
-by the same line, pass after pass, until all have succeeded. The voiceprints must be those of the local service,
-the jobs those that the proxy saw created, and a content may have more than one only if the line has said
-``submit_unknown`` of it as often. Exit status 1 if one of this is not so.
+webhooks, and by polling with so many SIGKILLs, after each of which `resume` goes on. Kills are drawn over
+the jobs created so far, each at a random moment of the second after. Rows that end with an error are asked
+for again by the same line, pass after pass, until all have succeeded. The voiceprints must be those of the
+local service, the jobs those that the proxy saw created, and a content may have more than one only if the
+line has said ``submit_unknown`` of it as often. Exit status 1 if one of this is not so.
 """
 
 from __future__ import annotations
