@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
     from voiceprint_nb.notebook.nesting import enable_nesting
+    from voiceprint_nb.notebook.picker import Picker
     from voiceprint_nb.notebook.runs import Run
     from voiceprint_nb.notebook.verbs import (
         check,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Picker": "notebook.picker",
     "Receiver": "client.receiver",
     "RowError": "errors",
     "Run": "notebook.runs",
@@ -54,6 +56,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Picker",
     "Receiver",
     "RowError",
     "Run",
