@@ -18,9 +18,12 @@ from voiceprint_nb.notebook import accessor as _accessor  # noqa: F401 - registe
 if TYPE_CHECKING:
     from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
+    from voiceprint_nb.notebook.doctor import doctor
+    from voiceprint_nb.notebook.finding import find_audio
     from voiceprint_nb.notebook.nesting import enable_nesting
     from voiceprint_nb.notebook.picker import Picker
     from voiceprint_nb.notebook.runs import Run
+    from voiceprint_nb.notebook.tables import show
     from voiceprint_nb.notebook.verbs import (
         check,
         compare,
@@ -46,10 +49,13 @@ _HOMES = {
     "VoiceprintError": "errors",
     "check": "notebook.verbs",
     "compare": "notebook.verbs",
+    "doctor": "notebook.doctor",
     "enable_nesting": "notebook.nesting",
+    "find_audio": "notebook.finding",
     "forget": "notebook.verbs",
     "resume": "notebook.verbs",
     "runs": "notebook.verbs",
+    "show": "notebook.tables",
     "submit": "notebook.verbs",
     "voiceprint": "notebook.verbs",
     "voiceprints": "notebook.verbs",
@@ -66,10 +72,13 @@ __all__ = [
     "VoiceprintError",
     "check",
     "compare",
+    "doctor",
     "enable_nesting",
+    "find_audio",
     "forget",
     "resume",
     "runs",
+    "show",
     "submit",
     "voiceprint",
     "voiceprints",

@@ -20,6 +20,7 @@ import pandas as pd
 
 from voiceprint_nb.errors import MissingExtra, ServiceError, UsageError
 from voiceprint_nb.notebook import verbs
+from voiceprint_nb.notebook.doctor import doctor
 from voiceprint_nb.service import keys_command, serve_command
 
 ALL_ROWS, SOME_ROWS, BAD_CALL, BAD_SERVICE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -84,6 +85,12 @@ def _compare(*, manifest: Path, label: str | None, out: Path | None) -> int:
     return ALL_ROWS
 
 
+def _doctor(*, service: str | None, online: bool) -> int:
+    report = doctor(service=service, online=online)
+    print(report, flush=True)
+    return ALL_ROWS if report.is_well else SOME_ROWS
+
+
 _COMMANDS: dict[str, Callable[..., int]] = {
     "check": _check,
     "run": _run,
@@ -91,6 +98,7 @@ _COMMANDS: dict[str, Callable[..., int]] = {
     "runs": _runs,
     "forget": _forget,
     "compare": _compare,
+    "doctor": _doctor,
     "serve": serve_command.serve,
     "keys": keys_command.keys,
 }
@@ -216,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     runs = _command(commands, "runs", "list the runs that the ledger keeps")
     forget = _command(commands, "forget", "delete a run and its voiceprints")
     compare = _command(commands, "compare", "cosine of every voiceprint with every other")
+    looked = _command(commands, "doctor", "say what is odd here; exit status 1 if something will fail")
+    looked.add_argument("--service", help="as for run")
+    looked.add_argument("--online", action="store_true", help="ask the service, too; costs nothing")
     serve_command.add_parser(commands)
     keys_command.add_parser(commands)
     for command in (check, run):

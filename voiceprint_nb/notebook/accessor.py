@@ -9,6 +9,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from voiceprint_nb.notebook.runs import Run
+    from voiceprint_nb.notebook.tables import Table
 
 
 @pd.api.extensions.register_dataframe_accessor("voiceprint")
@@ -22,7 +23,7 @@ class VoiceprintAccessor:
         self._frame = frame
 
     def __repr__(self) -> str:
-        return "<df.voiceprint: check, extract, submit, compare; the column is df['voiceprint']>"
+        return "<df.voiceprint: check, extract, submit, show, compare; the column is df['voiceprint']>"
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"df.voiceprint has no {name!r}: the column of that name is df['voiceprint'].")
@@ -44,6 +45,12 @@ class VoiceprintAccessor:
         from voiceprint_nb.notebook import verbs
 
         return verbs.submit(self._frame, column, **options)
+
+    def show(self, column: Hashable | None = None, **options: Any) -> Table:
+        """As `voiceprint_nb.show`."""
+        from voiceprint_nb.notebook import tables
+
+        return tables.show(self._frame, column, **options)
 
     def compare(self, label: Hashable | None = None) -> pd.DataFrame:
         """As `voiceprint_nb.compare`."""
