@@ -9,12 +9,16 @@ from typing import Any
 
 import ipywidgets
 
+from voiceprint_nb.notebook.finding import SUFFIXES
 from voiceprint_nb.notebook.picked import LEAST_S, MOST_S, WORDS, Item
-from voiceprint_nb.notebook.picking import SUFFIXES
 from voiceprint_nb.notebook.waveform import Window, as_svg, clock
 
 _DETAIL_S = 60.0
 _HINT = "No clips yet: upload files, or add a folder of recordings."
+_UPLOADS = (  # the server's limit for a message; the front end waits for its answer, and says nothing
+    "Jupyter loses uploads of more than about 10 MB at once, and those after them until the page is reloaded: "
+    "add such files by their folder."
+)
 
 
 class View:
@@ -35,8 +39,9 @@ class View:
             style={"description_width": "40px"},
         )  # fmt: skip
         self.upload = ipywidgets.FileUpload(
-            accept=",".join(("audio/*", *SUFFIXES)), multiple=True, description="Upload files", layout=wide,
-            tooltip="Add audio files from your computer, up to about 10 MB at once; for more, add a folder",
+            accept=",".join(("audio/*", *sorted(SUFFIXES))), multiple=True, description="Upload files",
+            layout=wide,
+            tooltip="Add audio files from your computer, up to about 10 MB at once",
         )  # fmt: skip
         self.folder = ipywidgets.Text(
             description="Folder", placeholder="path where the kernel runs",
@@ -67,6 +72,7 @@ class View:
     def _arranged(self) -> Any:
         row = {"flex_flow": "row wrap", "align_items": "center"}
         adding = ipywidgets.HBox([self.upload, self.folder, self.add], layout=row)
+        hint = ipywidgets.HTML(f'<div style="opacity:.8;line-height:1.4">{_UPLOADS}</div>')
         self.editor = ipywidgets.VBox(
             [
                 self.status, self.picture, self.start_slider, self.end_slider,
@@ -76,7 +82,7 @@ class View:
             layout={"flex": "3 1 440px", "min_width": "300px", "padding": "0 0 0 8px"},
         )  # fmt: skip
         chosen = ipywidgets.VBox(
-            [self.filter, self.list, adding], layout={"flex": "2 1 300px", "min_width": "260px"}
+            [self.filter, self.list, adding, hint], layout={"flex": "2 1 300px", "min_width": "260px"}
         )
         both = ipywidgets.HBox([chosen, self.editor], layout={"flex_flow": "row wrap"})
         return ipywidgets.VBox([self.head, both, self.note], layout={"max_width": "1100px"})

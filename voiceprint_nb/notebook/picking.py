@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,10 @@ from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError, UsageError
 from voiceprint_nb.intake import sources
 from voiceprint_nb.notebook import frames
+from voiceprint_nb.notebook.finding import find_audio
 from voiceprint_nb.notebook.frames import Data
 from voiceprint_nb.notebook.listening import Workroom
 from voiceprint_nb.notebook.picked import WORDS, Item, readable
-
-SUFFIXES = (
-    ".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".oga",
-    ".ogg", ".opus", ".rf64", ".w64", ".wav", ".webm", ".wma",
-)  # fmt: skip
-_MOST_FILES = 10_000
 
 
 class Picks:
@@ -85,7 +81,7 @@ class Picks:
         return self._add((name, data) for name, data in files)
 
     def add_folder(self, folder: str | os.PathLike[str]) -> list[Item]:
-        """Add the audio files of a folder and the folders in it, by name; those that are there stay once.
+        """Add what `voiceprint_nb.find_audio` finds in a folder; files that are listed already stay once.
 
         Raises
         ------
@@ -96,11 +92,9 @@ class Picks:
         if not _is_folder(text):
             raise UsageError(f"There is no folder {readable(text)!r} here: give its whole path.")
         place = Path(text).expanduser().absolute()
-        found = audio_files(place)
-        if not found:
-            raise UsageError(
-                f"The folder {readable(place.name)!r} holds no audio: look for the one that does."
-            )
+        with warnings.catch_warnings():  # what may not be read is not listed, as in any file dialog
+            warnings.simplefilter("ignore")
+            found = [Path(path) for path in find_audio(place).audio]
         there = {item.cell for item in self.items if isinstance(item.cell, str) and not item.removed}
         return self._add((path.name, str(path)) for path in found if str(path) not in there)
 
@@ -152,22 +146,6 @@ class Picks:
     def close(self) -> None:
         """Remove the copies that were made for listening."""
         self.room.close()
-
-
-def audio_files(folder: Path) -> list[Path]:
-    """Files below a folder whose names end as those of audio, in order of their names; none that are hidden.
-
-    Links to folders are not followed, and 10,000 files are the most.
-    """
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append(Path(place, name))
-        if len(found) >= _MOST_FILES:
-            return found[:_MOST_FILES]
-    return found
 
 
 def _is_folder(text: str | os.PathLike[str]) -> bool:
