@@ -16,8 +16,8 @@ from voiceprint_nb.notebook.waveform import Window, as_svg, clock
 _DETAIL_S = 60.0
 _HINT = "No clips yet: upload files, or add a folder of recordings."
 _UPLOADS = (  # the server's limit for a message; the front end waits for its answer, and says nothing
-    "Jupyter loses uploads of more than about 10 MB at once, and those after them until the page is reloaded: "
-    "add such files by their folder."
+    "Jupyter loses uploads of more than about 10 MB at once, and those after them until the page is "
+    "reloaded: add such files by their folder."
 )
 
 
