@@ -165,19 +165,18 @@ class Orders:
 
     async def _uploaded(self, clip: Clip) -> str:
         """The media key of a clip's upload: one of the last hours is used again."""
-        for smaller in (True, False) if self._request.compress else (False,):
-            media_key = uploads.media_key(clip.digest, smaller=smaller)
-            if self._ledger.has_upload(self._upload_name(media_key), within_s=_UPLOAD_LIFE_S):
-                self._second_hand.add(media_key)
-                self._sent.reused()
-                return media_key
+        earlier = earlier_upload(self._ledger, self._service, clip.digest, compress=self._request.compress)
+        if earlier is not None:
+            self._second_hand.add(earlier)
+            self._sent.reused()
+            return earlier
         async with self._smaller(clip) as small:
             media_key = uploads.media_key(clip.digest, smaller=small is not clip)
             await uploads.put(
                 self._api, small.path, n_bytes=small.n_bytes, media_key=media_key, sent=self._sent.sent
             )
             self._sent.ended(saved_bytes=clip.n_bytes - small.n_bytes)
-        self._ledger.note_upload(self._upload_name(media_key))
+        self._ledger.note_upload(_upload_name(self._service, media_key))
         return media_key
 
     def is_second_hand(self, url: str) -> bool:
@@ -187,10 +186,7 @@ class Orders:
     def forget_upload(self, url: str) -> None:
         """An upload of an earlier run turned out to be of no use: the next attempt uploads again."""
         self._second_hand.discard(url)
-        self._ledger.drop_upload(self._upload_name(url))
-
-    def _upload_name(self, media_key: str) -> str:
-        return request_key("upload", media_key, self._service.identity)
+        self._ledger.drop_upload(_upload_name(self._service, url))
 
     @contextmanager
     def buying(self) -> Iterator[None]:
@@ -354,6 +350,19 @@ def _job_error(job: contract.Job) -> RowError:
     if job.status == contract.CANCELED:
         return RowError("job_canceled", f"The service canceled the job{said} Run the line again.")
     return RowError("job_failed", f"The service could not use the clip{said} Listen to it, or replace it.")
+
+
+def earlier_upload(ledger: Ledger, service: Service, digest: str, *, compress: bool) -> str | None:
+    """The media key of a content that an earlier run has uploaded, if it lives for long enough."""
+    for smaller in (True, False) if compress else (False,):
+        media_key = uploads.media_key(digest, smaller=smaller)
+        if ledger.has_upload(_upload_name(service, media_key), within_s=_UPLOAD_LIFE_S):
+            return media_key
+    return None
+
+
+def _upload_name(service: Service, media_key: str) -> str:
+    return request_key("upload", media_key, service.identity)
 
 
 def fetches(service: Service, url: str) -> bool:
