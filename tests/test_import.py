@@ -68,7 +68,7 @@ def test_public_names():
     assert vp.__version__.count(".") == 2
 
 
-@pytest.mark.parametrize("name", ["create", "_secret", "plan", "__wrapped__"])
+@pytest.mark.parametrize("name", ["create", "_secret", "diarize", "__wrapped__"])
 def test_unknown_names(name):
     with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
         getattr(vp, name)

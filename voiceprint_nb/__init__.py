@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from voiceprint_nb.notebook.finding import find_audio
     from voiceprint_nb.notebook.nesting import enable_nesting
     from voiceprint_nb.notebook.picker import Picker
+    from voiceprint_nb.notebook.planning import Plan, plan
     from voiceprint_nb.notebook.runs import Run
     from voiceprint_nb.notebook.tables import show
     from voiceprint_nb.notebook.verbs import (
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Picker": "notebook.picker",
+    "Plan": "notebook.planning",
     "Receiver": "client.receiver",
     "RowError": "errors",
     "Run": "notebook.runs",
@@ -53,6 +55,7 @@ _HOMES = {
     "enable_nesting": "notebook.nesting",
     "find_audio": "notebook.finding",
     "forget": "notebook.verbs",
+    "plan": "notebook.planning",
     "resume": "notebook.verbs",
     "runs": "notebook.verbs",
     "show": "notebook.tables",
@@ -63,6 +66,7 @@ _HOMES = {
 
 __all__ = [
     "Picker",
+    "Plan",
     "Receiver",
     "RowError",
     "Run",
@@ -76,6 +80,7 @@ __all__ = [
     "enable_nesting",
     "find_audio",
     "forget",
+    "plan",
     "resume",
     "runs",
     "show",

@@ -21,6 +21,7 @@ import pandas as pd
 from voiceprint_nb.errors import MissingExtra, ServiceError, UsageError
 from voiceprint_nb.notebook import verbs
 from voiceprint_nb.notebook.doctor import doctor
+from voiceprint_nb.notebook.planning import plan
 from voiceprint_nb.service import keys_command, serve_command
 
 ALL_ROWS, SOME_ROWS, BAD_CALL, BAD_SERVICE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -52,6 +53,17 @@ def _check(*, manifest: Path, column: str | None, out: Path | None, base: list[s
     result = verbs.check(frame, column, fit=fit, base=_bases(base, manifest), overwrite=True)
     write_table(result, out)
     return ALL_ROWS if (result.vp_status == "ok").all() else SOME_ROWS
+
+
+def _plan(
+    *, manifest: Path, column: str | None, out: Path | None, base: list[str], fit: str, **options: Any
+) -> int:
+    frame = read_table(manifest)
+    told = plan(frame, column, fit=fit, base=_bases(base, manifest), overwrite=True, **options)
+    print(told, flush=True)
+    if out is not None:
+        write_table(told.rows, out)
+    return SOME_ROWS if told.invalid else ALL_ROWS
 
 
 def _run(
@@ -93,6 +105,7 @@ def _doctor(*, service: str | None, online: bool) -> int:
 
 _COMMANDS: dict[str, Callable[..., int]] = {
     "check": _check,
+    "plan": _plan,
     "run": _run,
     "resume": _resume,
     "runs": _runs,
@@ -219,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     check = _command(commands, "check", "check every clip against the limits, offline")
+    planned = _command(commands, "plan", "what run would buy, upload and cost; nothing is sent")
     run = _command(commands, "run", "a voiceprint for every row")
     resume = _command(commands, "resume", "go on with a run; nothing is bought twice")
     runs = _command(commands, "runs", "list the runs that the ledger keeps")
@@ -229,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     looked.add_argument("--online", action="store_true", help="ask the service, too; costs nothing")
     serve_command.add_parser(commands)
     keys_command.add_parser(commands)
-    for command in (check, run):
+    for command in (check, planned, run):
         command.add_argument("manifest", type=Path, help="CSV, TSV or Parquet file")
         command.add_argument("--column", help="column that holds the audio (default: audio)")
         command.add_argument(
@@ -241,10 +255,18 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--fit", default="error", choices=("error", "best", "head"), help="for clips over 30 s"
         )
-    run.add_argument("--service", help="local, pyannoteai or an address (the key: PYANNOTEAI_API_KEY)")
-    run.add_argument("--model", help="model to ask for")
-    run.add_argument(
-        "--compress", action="store_true", help="upload clips as 16 kHz mono FLAC where that is smaller"
+    for command in (planned, run):
+        command.add_argument(
+            "--service", help="local, pyannoteai or an address (the key: PYANNOTEAI_API_KEY)"
+        )
+        command.add_argument("--model", help="model to ask for")
+        command.add_argument(
+            "--compress", action="store_true", help="upload clips as 16 kHz mono FLAC where that is smaller"
+        )
+    price = planned.add_mutually_exclusive_group()
+    price.add_argument("--price-per-print", type=float, metavar="PRICE", help="in any currency")
+    price.add_argument(
+        "--price-per-hour", type=float, metavar="PRICE", help="of audio, 20 s a print at least"
     )
     resume.add_argument("run_id", nargs="?", help="default: the newest unfinished run")
     forget.add_argument("run_id", nargs="?")
@@ -253,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--label", help="column that names the rows")
     for command in (run, resume):
         command.add_argument("--max-new", type=int, metavar="N", help="buy at most N voiceprints")
+    planned.add_argument("--out", type=Path, help="write the rows with their vp_plan to a file, too")
     for command in (check, run, resume, runs, compare):
         command.add_argument("--out", type=Path, help="write a CSV, TSV or Parquet file instead of printing")
     return parser

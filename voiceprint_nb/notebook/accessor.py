@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pandas as pd
 
 if TYPE_CHECKING:
+    from voiceprint_nb.notebook.planning import Plan
     from voiceprint_nb.notebook.runs import Run
     from voiceprint_nb.notebook.tables import Table
 
@@ -23,7 +24,7 @@ class VoiceprintAccessor:
         self._frame = frame
 
     def __repr__(self) -> str:
-        return "<df.voiceprint: check, extract, submit, show, compare; the column is df['voiceprint']>"
+        return "<df.voiceprint: check, plan, extract, submit, show, compare; the column is df['voiceprint']>"
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"df.voiceprint has no {name!r}: the column of that name is df['voiceprint'].")
@@ -33,6 +34,12 @@ class VoiceprintAccessor:
         from voiceprint_nb.notebook import verbs
 
         return verbs.check(self._frame, column, **options)
+
+    def plan(self, column: Hashable | None = None, **options: Any) -> Plan:
+        """As `voiceprint_nb.plan`."""
+        from voiceprint_nb.notebook import planning
+
+        return planning.plan(self._frame, column, **options)
 
     def extract(self, column: Hashable | None = None, **options: Any) -> pd.DataFrame:
         """As `voiceprint_nb.voiceprints`."""
