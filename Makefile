@@ -20,6 +20,7 @@ bench: .venv/test
 	.venv/bin/python -m benchmarks.whole_path
 	.venv/bin/python -m benchmarks.service_load
 	.venv/bin/python -m benchmarks.scale --rows 1000 10000
+	.venv/bin/python -m benchmarks.hosted
 	@if [ -n "$$VOICEPRINT_NB_SPEECH" ]; then .venv/bin/python -m benchmarks.quality; \
 	  else echo "Quality is not measured: set VOICEPRINT_NB_SPEECH to a folder of labelled speech."; fi
 
