@@ -1,10 +1,19 @@
-"""Settings of a call: argument, else environment, else default; frozen, and never showing the key."""
+"""Settings of a call: argument, else environment, else default; frozen, and never showing the key.
+
+The hosted service's key may also lie in Colab's secrets or in the keyring: they are asked by a call that may
+use it, never at import, and not when another service was chosen.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import ipaddress
 import os
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +24,9 @@ HOSTED_URL = "https://api.pyannote.ai"
 KEY_VARIABLE = "PYANNOTEAI_API_KEY"
 SERVICE_VARIABLE = "VOICEPRINT_NB_SERVICE"
 DATA_DIR_VARIABLE = "VOICEPRINT_NB_DATA_DIR"
+KEYRING_SERVICE = "voiceprint_nb"
+
+_KEYRING_S = 60.0  # for a person to unlock it; where nobody sees the question, a run must go on
 
 
 @dataclass(frozen=True)
@@ -31,12 +43,15 @@ class Settings:
         Folder of the ledger.
     model : str or None
         Model name sent with each request; None leaves it to the service.
+    key_place : str
+        Where the key was found, unless the call or the environment gave it.
     """
 
     service: str
     api_key: str | None = field(default=None, repr=False)
     data_dir: Path = field(default_factory=lambda: default_data_dir(os.environ))
     model: str | None = None
+    key_place: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -54,7 +69,8 @@ class Settings:
         if self.is_local:
             return "Service: local, in this process. The audio stays on this machine."
         host = urlsplit(self.service).netloc
-        return f"Service: {host}. Clips that are files or in memory are uploaded there."
+        key = f", with the key from {self.key_place}" if self.key_place else ""
+        return f"Service: {host}{key}. Clips that are files or in memory are uploaded there."
 
 
 def resolve(
@@ -65,7 +81,7 @@ def resolve(
     model: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Settings from arguments, then environment, then defaults.
+    """Settings from arguments, then environment, then, for the key, what keeps secrets here, then defaults.
 
     Parameters
     ----------
@@ -73,7 +89,9 @@ def resolve(
         ``"local"``, ``"pyannoteai"`` or an address. Unset: ``VOICEPRINT_NB_SERVICE``, else the hosted
         service when there is a key, else local.
     api_key : str, optional
-        Unset: ``PYANNOTEAI_API_KEY``.
+        Unset: ``PYANNOTEAI_API_KEY``. If that is unset too, and the service is unset or the hosted one:
+        Colab's secret of this name, else the keyring's (if the package ``keyring`` is installed) for
+        ``voiceprint_nb`` under this name. A key that is kept there goes to no other service. Empty: no key.
     data_dir : Path, optional
         Unset: ``VOICEPRINT_NB_DATA_DIR``, else the platform's folder for user data.
     model : str, optional
@@ -86,35 +104,126 @@ def resolve(
     UsageError
         Unknown service, a key of another service, or a key that would travel unencrypted.
     """
-    key = (api_key if api_key is not None else environ.get(KEY_VARIABLE, "")).strip() or None
-    if key and key.startswith("hf_"):
-        raise UsageError(
-            "The key starts with 'hf_': that is a Hugging Face token. Create a pyannoteAI key at "
-            f"https://dashboard.pyannote.ai and pass it as api_key= or in {KEY_VARIABLE}."
-        )
-    if key and not (key.isascii() and key.isprintable() and " " not in key):
-        raise UsageError("The key holds characters that no key has: copy it again.")
     wanted = service if service is not None else environ.get(SERVICE_VARIABLE) or None
-    address = _address(wanted, has_key=key is not None)
+    address = None if wanted is None else _address(wanted)
+    kept = _Kept()
+    key, place = api_key, "api_key="
+    if key is None:
+        key, place = environ.get(KEY_VARIABLE, ""), f"the variable {KEY_VARIABLE}"
+        if not key.strip() and address in (None, HOSTED_URL):
+            kept = _kept_key()
+            key, place = kept.key, kept.place
+    key = key.strip()
+    _refuse_key(key, place)
+    if address is None:
+        address = HOSTED_URL if key else "local"
     settings = Settings(
         service=address,
-        api_key=None if address == "local" else key,
+        api_key=None if address == "local" else key or None,
         data_dir=Path(data_dir).expanduser() if data_dir is not None else default_data_dir(environ),
         model=model,
+        key_place=kept.place,
     )
-    if address == HOSTED_URL and key is None:
-        raise UsageError(
-            f"The hosted service needs a key: pass api_key= or set {KEY_VARIABLE}; "
-            "service='local' works without one."
+    if address == HOSTED_URL and not key:
+        told = " ".join(
+            [
+                f"The hosted service needs a key: pass api_key=, set {KEY_VARIABLE}, or keep it under this "
+                "name in Colab's secrets or the keyring; service='local' works without one.",
+                *kept.troubles,
+            ]
         )
+        raise UsageError(told)
     if settings.api_key and address.startswith("http://") and not settings.is_loopback:
         raise UsageError("The key would travel unencrypted to that http:// address: use https://.")
     return settings
 
 
-def _address(service: str | None, *, has_key: bool) -> str:
-    if service is None:
-        return HOSTED_URL if has_key else "local"
+def _refuse_key(key: str, place: str) -> None:
+    if key.startswith("hf_"):
+        raise UsageError(
+            f"The key from {place} starts with 'hf_': that is a Hugging Face token. Create a pyannoteAI key "
+            "at https://dashboard.pyannote.ai and put it there instead."
+        )
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise UsageError(f"The key from {place} holds characters that no key has: copy it again.")
+
+
+# --- what keeps secrets ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The key that was found, where, and in sentences why others could not be read."""
+
+    key: str = field(default="", repr=False)
+    place: str = ""
+    troubles: tuple[str, ...] = ()
+
+
+def _kept_key() -> _Kept:
+    """Look where this notebook or system keeps secrets; what cannot be read holds nothing up."""
+    troubles = []
+    places: tuple[tuple[str, Callable[[], object], Callable[[str], str]], ...] = (
+        (f"Colab's secret {KEY_VARIABLE}", _in_colab, _colab_trouble),
+        ("the keyring", _in_keyring, _keyring_trouble),
+    )
+    for place, look, trouble in places:
+        try:
+            key = look()
+        except Exception as error:  # of whatever backend; its text may hold anything
+            if told := trouble(type(error).__name__):
+                troubles.append(told)
+            continue
+        if isinstance(key, str) and key.strip():
+            return _Kept(key.strip(), place)
+    return _Kept(troubles=tuple(troubles))
+
+
+def _in_colab() -> object:
+    """Colab's secret; only its own kernels have the module loaded, and elsewhere it would wait for ever."""
+    if "google.colab" not in sys.modules:
+        return None
+    return importlib.import_module("google.colab.userdata").get(KEY_VARIABLE)
+
+
+def _colab_trouble(error: str) -> str:
+    if error == "SecretNotFoundError":
+        return ""
+    if error == "NotebookAccessError":
+        return (
+            f"Colab has a secret {KEY_VARIABLE}, but this notebook may not read it: switch its access on, "
+            "under the key at the left."
+        )
+    return f"Colab's secrets could not be read ({error}): open the notebook in Colab's own page."
+
+
+def _in_keyring() -> object:
+    if importlib.util.find_spec("keyring") is None:
+        return None
+    import keyring
+
+    answer: Future[str | None] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(keyring.get_password(KEYRING_SERVICE, KEY_VARIABLE))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="voiceprint-keyring", daemon=True).start()
+    return answer.result(_KEYRING_S)
+
+
+def _keyring_trouble(error: str) -> str:
+    if error == "NoKeyringError":  # the package is there, but nothing that keeps secrets
+        return ""
+    return f"The keyring could not be read ({error}): unlock it."
+
+
+# --- addresses ------------------------------------------------------------------------------------------
+
+
+def _address(service: str) -> str:
     if service == "local":
         return service
     if service == "pyannoteai":

@@ -176,8 +176,7 @@ def _network(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _key(settings: Settings, api_key: str | None, environ: Mapping[str, str]) -> Finding:
     if settings.api_key:
-        kept = KEY_VARIABLE if environ.get(KEY_VARIABLE) else "where this system or notebook keeps secrets"
-        where = "api_key=" if api_key is not None else kept
+        where = "api_key=" if api_key is not None else settings.key_place or KEY_VARIABLE
         return Finding("ok", "key", f"There is one, from {where}; it is never shown.")
     if settings.is_local:
         unused = api_key is not None or environ.get(KEY_VARIABLE)
