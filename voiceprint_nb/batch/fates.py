@@ -68,7 +68,7 @@ class Fates:
             created = True
         if created:
             self._unknown.append((key, entry.claimed_at))
-            raise _submit_unknown()
+            raise submit_unknown()
 
     async def look_at_once(self, key: str, entry: Entry, *, within_s: float) -> None:
         """`refuse_if_created` right after a submission: a service that cannot be asked is no comfort."""
@@ -77,12 +77,15 @@ class Fates:
         except (KeyRefused, NoCredit):
             raise
         except ServiceError as error:
-            raise _submit_unknown() from error
+            raise submit_unknown() from error
 
-    def drop_the_told(self) -> None:
-        """The run's rows tell of them: the user decides, and a next run may submit again."""
+    def tell(self, run_id: str) -> None:
+        """The run has ended and its rows tell of them: the user decides, and another run may submit again.
+
+        Not the same run, resumed: it may have been killed before anybody saw its rows.
+        """
         for key, claimed_at in self._unknown:
-            self._ledger.drop(key, claimed_at=claimed_at)
+            self._ledger.tell(key, run_id, claimed_at=claimed_at)
 
     async def _may_be_listed(self, begin_at: float, end_at: float) -> bool:
         position = START
@@ -109,7 +112,8 @@ class Fates:
         return all(map(self._ledger.knows_job, job_ids))
 
 
-def _submit_unknown() -> RowError:
+def submit_unknown() -> RowError:
+    """Of a row whose job may exist."""
     return RowError(
         "submit_unknown",
         "The connection or the process ended during the submission, and the service may have created (and "

@@ -11,7 +11,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from voiceprint_nb import contract
-from voiceprint_nb.batch.fates import Fates
+from voiceprint_nb.batch.fates import Fates, submit_unknown
 from voiceprint_nb.batch.outcomes import Outcome, Request, Service
 from voiceprint_nb.batch.progress import Uploads
 from voiceprint_nb.batch.store import Entry, Ledger, request_key
@@ -50,6 +50,8 @@ class Orders:
         Where to ask.
     ledger : Ledger
         What is known, and where results are kept first.
+    run_id : str
+        The run's name in the ledger.
     request : Request
         What is asked for every row: the model, and how much may be bought.
     smaller : callable
@@ -62,6 +64,7 @@ class Orders:
         self,
         service: Service,
         ledger: Ledger,
+        run_id: str,
         request: Request,
         *,
         smaller: Callable[[Clip], AbstractAsyncContextManager[Clip]],
@@ -69,6 +72,7 @@ class Orders:
     ) -> None:
         self._service = service
         self._ledger = ledger
+        self._run_id = run_id
         self._request = request
         self._smaller = smaller
         self._sent = sent
@@ -90,7 +94,7 @@ class Orders:
 
     async def __aexit__(self, *exc: object) -> None:
         if exc[0] is None:
-            self._fates.drop_the_told()
+            self._fates.tell(self._run_id)
         tasks = [*self._sending.values(), *([self._key_check] if self._key_check else [])]
         for task in tasks:
             task.cancel()
@@ -139,6 +143,11 @@ class Orders:
                 elif outcome.error_code in NOT_BILLED:  # its upload may have gone meanwhile
                     return None
                 return outcome
+            if entry.told_by == self._run_id:
+                raise submit_unknown()
+            if entry.told_by:
+                self._ledger.drop(key, claimed_at=entry.claimed_at)
+                return None
             if entry.orphaned:
                 await self.check_key()
                 await self._fates.refuse_if_created(key, entry, within_s=self._ledger.age_s(entry))

@@ -90,7 +90,7 @@ class Batch:
         others = (position for position in range(len(self._cells)) if position not in already_open)
         positions = (n for n in chain(already_open, others) if n not in self.outcomes)
         smaller, sent = self._inspector.smaller, self._tally.uploads
-        orders = Orders(self._service, self._ledger, self._request, smaller=smaller, sent=sent)
+        orders = Orders(self._service, self._ledger, self._run_id, self._request, smaller=smaller, sent=sent)
         try:
             async with self._inspector, orders as self._orders:
                 self._tally.waiting_for_limit = orders.waiting_for_limit

@@ -30,6 +30,7 @@ from voiceprint_nb.pacing import LONGEST_PAUSE_S
 FILE_NAME = "ledger.sqlite3"
 _CLAIM_S = 120.0  # longer than any POST; where liveness of a process cannot be told, a claim ends by age
 _BUSY_S = 30.0
+_TOLD = "told by "
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -67,6 +68,8 @@ class Entry:
         Unix seconds when the submission began.
     orphaned : bool
         A submission whose process is gone: its fate is unknown.
+    told_by : str
+        The run that has ended and told of this unknown fate; empty if none has.
     voiceprint, warning : str or None
         The result of a succeeded request.
     """
@@ -75,6 +78,7 @@ class Entry:
     job_id: str
     claimed_at: float
     orphaned: bool
+    told_by: str = ""
     voiceprint: str | None = field(default=None, repr=False)
     warning: str | None = None
 
@@ -194,7 +198,8 @@ class Ledger:
             return None
         state, job_id, claimed_at, owner, voiceprint, warning = row
         gone = state == "submitting" and self._is_gone(owner, claimed_at)
-        return Entry(state, job_id or "", claimed_at, gone, voiceprint, warning)
+        told_by = owner.removeprefix(_TOLD) if owner and owner.startswith(_TOLD) else ""
+        return Entry(state, job_id or "", claimed_at, gone, told_by, voiceprint, warning)
 
     def age_s(self, entry: Entry) -> float:
         """Seconds since the request's submission."""
@@ -217,6 +222,13 @@ class Ledger:
     def abandon(self, key: str) -> None:
         """Give a claim up without knowing its fate: whoever finds it asks the service first."""
         self._do("UPDATE jobs SET owner = NULL WHERE key = ? AND state = 'submitting'", (key,))
+
+    def tell(self, key: str, run_id: str, *, claimed_at: float) -> None:
+        """Keep that a run has told of a claim's unknown fate: another run may submit again, this one not."""
+        self._do(
+            "UPDATE jobs SET owner = ? WHERE key = ? AND state = 'submitting' AND claimed_at = ?",
+            (_TOLD + run_id, key, claimed_at),
+        )
 
     def opened(self, key: str, job_id: str, warning: str | None = None) -> Entry:
         """Keep the job's id; from now on nothing is submitted again for this request."""
@@ -405,7 +417,7 @@ class Ledger:
         return removed
 
     def _is_gone(self, owner: str | None, claimed_at: float) -> bool:
-        if owner is None:
+        if owner is None or owner.startswith(_TOLD):
             return True
         alive = _is_alive(owner)
         return self._clock() - claimed_at > _CLAIM_S if alive is None else not alive

@@ -51,7 +51,10 @@ class JobList:
         RequestRefused
             There is no list, or not from this position on.
         """
-        path, size = (contract.OLD_JOBS_PATH, "take") if self._is_old else (contract.JOBS_PATH, "limit")
+        is_old = (
+            self._is_old if not position else "skip" in position
+        )  # others may have changed over meanwhile
+        path, size = (contract.OLD_JOBS_PATH, "take") if is_old else (contract.JOBS_PATH, "limit")
         params = {size: str(contract.MAX_PAGE_ITEMS), **position}
         try:
             page = contract.JobPage.from_wire(
@@ -60,13 +63,13 @@ class JobList:
         except RequestRefused:
             if position:
                 raise
-            self._is_old = not self._is_old
+            self._is_old = not is_old
             if self._is_old:
                 return await self.page()
             self._n_refusals += 1
             raise
         self._n_refusals = 0
-        if not self._is_old:
+        if not is_old:
             return page.items, {"cursor": page.next_cursor} if page.next_cursor else None
         skip = int(position.get("skip", "0")) + len(page.items)
         return page.items, {"skip": str(skip)} if len(page.items) == contract.MAX_PAGE_ITEMS else None
