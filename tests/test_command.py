@@ -86,6 +86,25 @@ def test_check_fits_long_clips(tmp_path):
     assert main(["check", "long.csv", "--fit", "head"]) == 0
 
 
+def test_plan_prints_what_a_run_would_do(good, own_place, monkeypatch, capsys):
+    assert main(["plan", MANIFEST, "--base", str(REPOSITORY)]) == 1
+    assert "19 prints to make on this machine, 1 duplicate, 4 invalid" in capsys.readouterr().out
+    monkeypatch.setenv("PYANNOTEAI_API_KEY", "key-0f3a")
+    prices = ["--price-per-print", "0.5", "--model", "precision-3", "--service", "pyannoteai"]
+    call = ["plan", str(good), "--column", "sound", *prices, "--out", "rows.csv"]
+    assert main(call) == 0
+    out, err = capsys.readouterr()
+    assert "3 prints to buy" in out
+    assert "Cost: 1.5 (3 prints at 0.5)" in out
+    assert "Service: api.pyannote.ai" in out
+    assert "Service" not in err
+    assert read_table(Path("rows.csv")).vp_plan.tolist() == ["new"] * 3
+    assert not (own_place / "user-data").exists()
+    assert main(["plan", "rows.csv", "--column", "sound", "--base", str(good.parent)]) == 0
+    with pytest.raises(SystemExit):
+        main([*call, "--price-per-hour", "1"])
+
+
 @pytest.mark.parametrize("where", ["own folder", "base", "current folder"])
 def test_where_relative_paths_count_from(where, good, tmp_path, monkeypatch):
     manifest, more = str(good), []
@@ -197,7 +216,7 @@ def test_usage_comes_from_argparse(arguments, capsys):
     assert ended.value.code == (0 if arguments == ["--help"] else 2)
 
 
-@pytest.mark.parametrize("command", ["check", "run", "resume", "runs", "forget", "compare"])
+@pytest.mark.parametrize("command", ["check", "plan", "run", "resume", "runs", "forget", "compare"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit):
         main(["--help"])

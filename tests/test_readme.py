@@ -34,7 +34,7 @@ def test_shell_examples_name_commands_that_exist(capsys):
         r"^voiceprint-nb ([a-z]+)(?: \| ([a-z]+))?(?: \| ([a-z]+))?", README, flags=re.MULTILINE
     )
     words = {word for line in shown for word in line if word}
-    assert words >= {"check", "run", "compare", "resume", "runs", "forget"}
+    assert words >= {"check", "plan", "run", "compare", "resume", "runs", "forget"}
     for word in words:
         with pytest.raises(SystemExit) as stopped:
             main([word, "--help"])
