@@ -19,6 +19,7 @@ lint: .venv/test
 bench: .venv/test
 	.venv/bin/python -m benchmarks.whole_path
 	.venv/bin/python -m benchmarks.service_load
+	.venv/bin/python -m benchmarks.panel
 	.venv/bin/python -m benchmarks.scale --rows 1000 10000
 	.venv/bin/python -m benchmarks.hosted
 	@if [ -n "$$VOICEPRINT_NB_SPEECH" ]; then .venv/bin/python -m benchmarks.quality; \
@@ -39,7 +40,7 @@ bench: .venv/test
 
 tests/node_modules: tests/package.json tests/package-lock.json
 	@npm ci --prefix tests --ignore-scripts --no-audit --no-fund --silent --fetch-retries=1 && touch $@ \
-	  || echo "Without npm and its registry, the tests against Prism are skipped."
+	  || echo "Without npm and its registry, the tests against Prism and with axe are skipped."
 
 clean:
 	rm -rf .venv tests/node_modules demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

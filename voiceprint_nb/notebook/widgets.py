@@ -20,10 +20,17 @@ _COLOURS = {  # Okabe-Ito palette: distinguishable for colour-blind readers; eve
     "uploading": "#b8d8f0",
     "running": "#0072B2",
     WAITING: "#5b6b9a",
-    "queued": "#8884",
+    "queued": "#8886",
 }
+_STRIPED = ("failed", WAITING)  # told apart from their neighbours in the bar without colour, too
 _GROUPS = {"submit": "submissions", "media": "upload links", "read": "job reads", "list": "job lists"}
 _MOST_PROBLEMS = 8
+_TEXT = (  # the same in a widget, in an output and in a converted notebook, which differ in their styles
+    "font-family:sans-serif;font-size:var(--jp-content-font-size1,14px);line-height:1.6;max-width:60em;"
+    "overflow-wrap:break-word"
+)
+_BAR = "display:flex;gap:1px;height:14px;margin:4px 0;background:#8883;border-radius:3px;overflow:hidden"
+_CELL = "padding:3px 14px 3px 0;border:0;background:none;vertical-align:top;line-height:inherit"
 
 
 class PanelMeter:
@@ -44,6 +51,7 @@ class PanelMeter:
         self._on_cancel, self._on_retry = on_cancel, on_retry
         self._panel, self._buttons = _Output(), _Output()
         self._body: Any = None
+        self._box: Any = None
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw; the first snapshot opens the panel, one that has ended closes it."""
@@ -64,14 +72,27 @@ class PanelMeter:
     def _put_button(self, snapshot: Snapshot) -> None:
         n_left = sum(snapshot.counts.get(state, 0) for state in ("failed", "canceled", "pending"))
         if not snapshot.ended and self._on_cancel is not None:
-            button = _button("Cancel", "Stop new work; submitted jobs stay resumable", self._on_cancel)
-            self._buttons.put({"text/plain": "run.cancel() stops it."}, button)
+            tip = "Stop new work; submitted jobs stay resumable"
+            self._put_in_box(_button("Cancel", tip, self._on_cancel))
         elif snapshot.ended and n_left and self._on_retry is not None:
             tip = f"Work again on {n_left} rows; finished rows stay"
-            button = _button("Retry failed", tip, self._on_retry)
-            self._buttons.put({"text/plain": "run.retry() tries again."}, button)
-        elif self._buttons.is_shown:
+            self._put_in_box(_button("Retry failed", tip, self._on_retry))
+        elif self._box is not None:
             self._buttons.put({"text/plain": "run.result() gives the frame."})
+            self._box = None
+
+    def _put_in_box(self, button: Any) -> None:
+        """One box for all buttons: JupyterLab hides an output whose widget is closed, whatever follows it."""
+        import ipywidgets
+
+        if self._box is None:
+            self._box = ipywidgets.HBox([button])
+            said = "run.cancel() stops it; run.retry() works again on what failed."
+            self._buttons.put({"text/plain": said}, self._box)
+            return
+        before, self._box.children = self._box.children, (button,)
+        for old in before:
+            _close(old)
 
 
 class _Output:
@@ -80,10 +101,6 @@ class _Output:
     def __init__(self) -> None:
         self._handle: Any = None
         self._widget: Any = None
-
-    @property
-    def is_shown(self) -> bool:
-        return self._handle is not None
 
     def put(self, bundle: dict[str, Any], widget: Any = None) -> None:
         """Show a bundle; front ends without widgets show its text in the widget's place."""
@@ -130,26 +147,31 @@ def as_html(snapshot: Snapshot) -> str:
     """
     parts = snapshot.parts
     bar = "".join(
-        f'<span title="{n} {state}" style="height:14px;flex:{n};background:{_COLOURS[state]}"></span>'
+        f'<span title="{n} {state}" style="flex:{n} {n} 0;min-width:3px;{_fill(state)}"></span>'
         for state, n in parts.items()
     )
     legend = [
-        f'<span style="white-space:nowrap"><span aria-hidden="true" style="color:{_COLOURS[state]}">&#9632;'
-        f"</span> {n} {state}</span>"
+        f'<span style="white-space:nowrap"><span style="display:inline-block;width:.7em;height:.7em;'
+        f'border-radius:2px;{_fill(state)}"></span> {n} {state}</span>'
         for state, n in parts.items()
     ]
     head = f"{snapshot.title}: {snapshot.done} of {snapshot.n_rows} rows"
     return (
-        '<div style="font-family:sans-serif;max-width:60em;overflow-wrap:anywhere">'
+        f'<div style="{_TEXT}">'
         f"<div><b>{html.escape(head)}</b>, {_pace(snapshot)}</div>"
         f'<div role="progressbar" aria-valuemin="0" aria-valuemax="{snapshot.n_rows}" '
         f'aria-valuenow="{snapshot.done}" aria-label="{html.escape(head)}" '
-        f'style="display:flex;margin:4px 0;background:#8883;border-radius:3px;overflow:hidden">{bar}</div>'
+        f'style="{_BAR}">{bar}</div>'
         f"<div>{' &middot; '.join([*legend, *map(html.escape, snapshot.asides)])}</div>"
         f"{_limits(snapshot)}"
         f'<div style="opacity:.8">{html.escape(snapshot.destination)}</div>'
         f"{_stopped(snapshot)}{_problems(snapshot)}</div>"
     )
+
+
+def _fill(state: str) -> str:
+    stripes = "repeating-linear-gradient(135deg,#fff6 0 2px,#fff0 2px 6px) " if state in _STRIPED else ""
+    return f"background:{stripes}{_COLOURS[state]}"
 
 
 def _pace(snapshot: Snapshot) -> str:
@@ -174,14 +196,19 @@ def _problems(snapshot: Snapshot) -> str:
     if not snapshot.problems:
         return ""
     rows = "".join(
-        f"<tr><td style='text-align:right;white-space:nowrap'>{n}</td>"
-        f"<td style='text-align:left'><code>{html.escape(code)}</code></td>"
-        f"<td style='text-align:left'>{html.escape(example)}</td></tr>"
+        f'<tr style="background:none"><td style="{_CELL};text-align:right">{n}</td>'
+        f'<td style="{_CELL};text-align:left;white-space:nowrap"><code>{html.escape(code)}</code></td>'
+        f'<td style="{_CELL};text-align:left;overflow-wrap:anywhere">{html.escape(example)}</td></tr>'
         for code, n, example in snapshot.problems[:_MOST_PROBLEMS]
     )
-    if len(snapshot.problems) > _MOST_PROBLEMS:
-        rows += f"<tr><td></td><td colspan='2'>and {len(snapshot.problems) - _MOST_PROBLEMS} more</td></tr>"
+    if (n_more := len(snapshot.problems) - _MOST_PROBLEMS) > 0:
+        more = f'<td colspan="2" style="{_CELL};text-align:left">and {n_more} more</td>'
+        rows += f'<tr style="background:none"><td></td>{more}</tr>'
+    heads = "".join(
+        f'<th scope="col" style="{_CELL};text-align:{side};white-space:nowrap">{name}</th>'
+        for name, side in (("rows", "right"), ("reason", "left"), ("example", "left"))
+    )
     return (
-        "<table><thead><tr><th>rows</th><th style='text-align:left'>reason</th>"
-        f"<th style='text-align:left'>example</th></tr></thead><tbody>{rows}</tbody></table>"
+        '<table style="margin:6px 0;border-collapse:collapse;font-size:inherit">'
+        f'<thead style="border-bottom:1px solid #8888"><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
     )
