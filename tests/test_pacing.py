@@ -261,3 +261,18 @@ def test_who_shares_a_limit_is_hardly_refused_and_uses_it_up(
     assert len(window.answered) == n
     assert window.refused <= most_refused * n
     assert window.answered[-1] - window.answered[0] < n / 100 * 60 * 1.03
+
+
+def test_a_late_wake_up_is_made_up_for_and_a_rest_is_not() -> None:
+    now_s = 100.0
+    turns = OwnTurns(clock=lambda: now_s)
+    assert turns.take(1.0) == 0.0
+    now_s += 1.2  # late by a fifth of an interval
+    assert turns.take(1.0) == 0.0
+    assert turns.take(1.0) == pytest.approx(0.8)
+    now_s += 1.7  # late by more than half of one
+    assert turns.take(1.0) == 0.0
+    assert turns.take(1.0) == pytest.approx(0.5)
+    now_s += 60.0
+    assert turns.take(1.0) == 0.0
+    assert turns.take(1.0) == pytest.approx(1.0)

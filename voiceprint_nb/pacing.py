@@ -54,7 +54,8 @@ class OwnTurns:
         now = self._clock()
         if self._next_at > now:
             return self._next_at - now
-        self._next_at = now + interval_s
+        late_s = now - self._next_at  # a late wake-up is made up for by up to half an interval, a rest is not
+        self._next_at = now + interval_s - (min(late_s, interval_s / 2) if late_s < interval_s else 0.0)
         return 0.0
 
     def pause(self, seconds: float) -> None:

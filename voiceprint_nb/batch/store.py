@@ -269,9 +269,15 @@ class Ledger:
         """`pacing.Turns.take` for everybody who uses this ledger and name."""
         now = self._clock()
         taken = self._do(  # a turn beyond the longest pause is from before the clock was set back
-            "INSERT INTO turns VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at "
+            "INSERT INTO turns VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET next_at = "
+            "CASE WHEN turns.next_at BETWEEN ? AND ? THEN max(turns.next_at, ?) + ? "
+            "ELSE excluded.next_at END "
             "WHERE turns.next_at <= ? OR turns.next_at > ?",
-            (name, now + interval_s, now, now + 2 * LONGEST_PAUSE_S),
+            (
+                *(name, now + interval_s),
+                *(now - interval_s, now, now - interval_s / 2, interval_s),  # as `OwnTurns` does
+                *(now, now + 2 * LONGEST_PAUSE_S),
+            ),
         )
         if taken.rowcount:
             return 0.0

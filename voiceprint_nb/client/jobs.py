@@ -203,13 +203,14 @@ class Waiter:
     # --- rounds -----------------------------------------------------------------------------------------
 
     async def _rounds(self) -> None:
-        pause_s = self._interval_s * _FIRST_PAUSE
+        pause_s, busy_s = self._interval_s * _FIRST_PAUSE, 0.0
         while self._open:
             by_event = self._events is not None and self._events.problem is None
-            await self._api.sleep(self._sweep_s if by_event else pause_s)
-            pause_s = min(_GROWTH * pause_s, self._interval_s)
+            await self._api.sleep(self._sweep_s if by_event else max(pause_s - busy_s, pause_s / 4))
+            pause_s, began_s = min(_GROWTH * pause_s, self._interval_s), self._api.clock()
             ended = await self._ended()
             await self._collect(sorted(ended, key=lambda job_id: self._opened_at.get(job_id, 0.0)))
+            busy_s = self._api.clock() - began_s  # reads wait for their turns: the beat goes on
 
     async def _told_to_all(self, work: Callable[[], Awaitable[None]]) -> None:
         """Every row that waits must hear of what stops the asking."""
