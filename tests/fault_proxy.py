@@ -8,8 +8,8 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
@@ -63,13 +63,16 @@ class Message:
         return "\r\n".join(lines).encode("latin-1") + self.body
 
 
-@dataclass(frozen=True)
+@dataclass
 class Created:
-    """A job that the service has created; ``told`` if the answer with its id was passed on whole."""
+    """A job that the service has created: when that was asked for, and when its id was told, if it was.
+
+    Times are monotonic seconds.
+    """
 
     url: str
-    job_id: str
-    told: bool
+    asked_at: float
+    told_at: float | None = None
 
 
 class FaultProxy:
@@ -77,6 +80,17 @@ class FaultProxy:
 
     Of each kind of request, so many in a row make a deck: each fault that fits is dealt once to one of them,
     at a place drawn by the seed, and the others pass. With 20 every fault has a share of 5 %.
+
+    Parameters
+    ----------
+    seed : int
+        Of all draws.
+    deck : int
+        Requests in a deck.
+    pause_s : int
+        What a 429 asks for, in seconds.
+    slow_s : float
+        What a slow body takes, in seconds.
 
     Attributes
     ----------
@@ -88,14 +102,12 @@ class FaultProxy:
         Faults so far, by fault and kind.
     statuses : Counter
         Answers of the service itself, by status.
-    jobs : list of Created
-        In the order in which the service created them.
+    jobs : dict of str to Created
+        By job id, in the order in which the service created them.
     """
 
-    def __init__(
-        self, *, seed: int, deck: int = 20, faults: bool = True, pause_s: int = 1, slow_s: float = 1.0
-    ) -> None:
-        self._deck_size, self.has_faults, self._pause_s, self._slow_s = deck, faults, pause_s, slow_s
+    def __init__(self, *, seed: int, deck: int = 20, pause_s: int = 1, slow_s: float = 1.0) -> None:
+        self._deck_size, self._pause_s, self._slow_s = deck, pause_s, slow_s
         self._random = {kind: np.random.default_rng([seed, n]) for n, kind in enumerate(FITTING)}
         self._decks: dict[str, list[str | None]] = {kind: [] for kind in FITTING}
         self._fails_after = False
@@ -105,7 +117,7 @@ class FaultProxy:
         self.requests: Counter[str] = Counter()
         self.faults: Counter[tuple[str, str]] = Counter()
         self.statuses: Counter[int] = Counter()
-        self.jobs: list[Created] = []
+        self.jobs: dict[str, Created] = {}
         self.changed = threading.Condition()
 
     def __enter__(self) -> Self:
@@ -159,12 +171,14 @@ class FaultProxy:
         else:
             writer.write(wire)
             await writer.drain()
+        if kind == "submit" and fault in (None, SLOW) and answer.status == 200:
+            self.jobs[json.loads(answer.body)["jobId"]].told_at = time.monotonic()
         return True
 
     # --- faults -----------------------------------------------------------------------------------------
 
     def _draw(self, kind: str) -> str | None:
-        if not self.has_faults or kind not in FITTING:
+        if kind not in FITTING:
             return None
         if not (deck := self._decks[kind]):
             fitting = FITTING[kind]
@@ -193,6 +207,7 @@ class FaultProxy:
     async def _passed_on(self, request: Message, kind: str, fault: str | None) -> Message:
         """The service's answer, or the failure that is told instead."""
         try:
+            asked_at = time.monotonic()
             answer = await self._asked(request)
             if fault == TWICE:
                 answer = await self._asked(request)
@@ -202,7 +217,7 @@ class FaultProxy:
         if kind == "submit" and answer.status == 200:
             url, job_id = json.loads(request.body)["url"], json.loads(answer.body)["jobId"]
             with self.changed:
-                self.jobs.append(Created(url, job_id, told=fault in (None, SLOW)))
+                self.jobs[job_id] = Created(url, asked_at)
                 self.changed.notify_all()
         return _json(500) if fault == FAILS_AFTER else answer
 
@@ -225,16 +240,6 @@ class FaultProxy:
             await asyncio.sleep(self._slow_s / 4)
             writer.write(wire[at : at + step])
             await writer.drain()
-
-
-@contextlib.contextmanager
-def without_faults(*proxies: FaultProxy) -> Iterator[None]:
-    """Everything passes until the block ends."""
-    for proxy in proxies:
-        proxy.has_faults = False
-    yield
-    for proxy in proxies:
-        proxy.has_faults = True
 
 
 def _kind(start: str) -> str:

@@ -20,8 +20,13 @@ EXPECTED = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[faults.World]:
     folder = tmp_path_factory.mktemp("faults")
-    with faults.world(folder, rows=ROWS, seed=5, slow_s=0.1) as world:
+    with faults.world(folder, rows=ROWS, seed=5, quick=True, pause_s=0, slow_s=0.1) as world:
         yield world
+
+
+@pytest.fixture(scope="module")
+def prints(made: faults.World) -> list[str]:
+    return faults.local_prints(made.clips)
 
 
 @pytest.mark.parametrize(
@@ -29,10 +34,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[faults.World]:
     [("polling", {}), ("webhooks", {"receiver": True}), ("kills", {"kills": 3, "seed": 5})],
 )
 def test_no_row_is_lost_and_none_bought_twice_unseen(
-    made: faults.World, name: str, options: dict[str, int]
+    made: faults.World, prints: list[str], name: str, options: dict[str, int]
 ) -> None:
     story = faults.run(made, name, **options)
-    prints = faults.local_prints(made.clips)
     faults.check(story, faults.media_keys(made), prints, kills=options.get("kills", 0))
     assert story.wrong + faults.check_service(made) == []
     assert EXPECTED[name] <= {fault for fault, _ in story.faults}
