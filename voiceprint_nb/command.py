@@ -22,6 +22,7 @@ from voiceprint_nb.errors import MissingExtra, ServiceError, UsageError
 from voiceprint_nb.notebook import verbs
 from voiceprint_nb.notebook.doctor import doctor
 from voiceprint_nb.notebook.planning import plan
+from voiceprint_nb.notebook.shown import shown
 from voiceprint_nb.service import keys_command, serve_command
 
 ALL_ROWS, SOME_ROWS, BAD_CALL, BAD_SERVICE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -151,14 +152,14 @@ def prepare_output(path: Path) -> None:
 
 
 def write_table(frame: pd.DataFrame, path: Path | None) -> None:
-    """Write CSV or Parquet readable by the user only; without a path, print the table without voiceprints.
+    """Write CSV or Parquet readable by the user only; without a path, print the table without secrets.
 
     The file appears at once and whole: what was there before stays until then.
     """
     if path is None:
-        shown = frame.drop(columns=[name for name in frame if str(name).endswith("voiceprint")])
-        blank = shown.astype(object).where(shown.notna(), "")
-        print(blank.to_string(index=False) if len(shown) else "No rows.", flush=True)
+        told = frame.drop(columns=[name for name in frame if str(name).endswith("voiceprint")])
+        told = told.astype(object).where(told.notna(), "").map(_told)
+        print(told.to_string(index=False) if len(told) else "No rows.", flush=True)
         return
     prepare_output(path)
     temporary = _temporary_beside(path)
@@ -170,6 +171,11 @@ def write_table(frame: pd.DataFrame, path: Path | None) -> None:
         raise UsageError(f"{str(path)!r} cannot be written: {said}. Finished rows are kept.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _told(cell: object) -> object:
+    """A cell as it is printed: links without their queries, which may sign them."""
+    return shown(cell) if isinstance(cell, str) else cell
 
 
 def _temporary_beside(path: Path) -> Path:

@@ -218,6 +218,11 @@ def _optional_text(body: Mapping[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _remark(body: Mapping[str, Any]) -> str | None:
+    told = _optional_text(body, "warning")
+    return None if told is None else scrubbed(told)
+
+
 @dataclass(frozen=True)
 class MediaTicket:
     """Answer of ``POST /v1/media/input`` (201): a presigned link, which is itself a secret."""
@@ -254,7 +259,7 @@ class JobCreated:
         """Read a decoded answer; raises `ProtocolError`."""
         job_id = _text(body, "jobId", where="the submission")
         status = _text(body, "status", where="the submission")
-        return cls(job_id, status, _optional_text(body, "warning") if isinstance(body, dict) else None)
+        return cls(job_id, status, _remark(body) if isinstance(body, dict) else None)
 
 
 @dataclass(frozen=True)
@@ -277,8 +282,8 @@ class Job:
 
     @property
     def warning(self) -> str | None:
-        """The service's remark on the job."""
-        return _optional_text(self.output or {}, "warning")
+        """The service's remark on the job, fit to be shown."""
+        return _remark(self.output or {})
 
     @property
     def error(self) -> str | None:
@@ -409,9 +414,24 @@ def error_text(body: object) -> str:
     return f"{message} ({told})".strip() if told else message
 
 
+_MOST_CHARACTERS = 2000  # of a text, to look through
+_SECRETS = (
+    (re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE), "<address>"),  # which may be signed
+    (re.compile(r"(?<![^\s?])[^\s?]*\?[^\s=?]+=\S*"), "<address>"),
+    (re.compile(r"\bBearer\s+(?=\S*\d)\S+", re.IGNORECASE), "Bearer <key>"),
+    (re.compile(r"[\w+/=-]{100,}"), "<data>"),
+)
+
+
 def scrubbed(text: str) -> str:
-    """What a service says, fit to be shown: without addresses, which may be signed, and not too long."""
-    return re.sub(r"\b(https?|media|file)://\S+", "<address>", text)[:300]
+    """What a service says, fit to be shown: without what may be a secret or a voiceprint, and not too long.
+
+    >>> scrubbed("Bearer sk_1 may not read https://host/a.wav?sig=2 nor /b.wav?sig=2")
+    'Bearer <key> may not read <address> nor <address>'
+    """
+    for pattern, stand_in in _SECRETS:
+        text = pattern.sub(stand_in, text[:_MOST_CHARACTERS])
+    return text[:300]
 
 
 # --- rate limit headers ---------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import hashlib
+import logging
 import os
 import ssl
 import zlib
@@ -28,6 +30,7 @@ QUIET_S = 20.0
 _BUNDLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _ENCODINGS = {"", "identity", "gzip", "deflate"}  # one layer: in several, 300 bytes hold gigabytes
 _PIECE_BYTES = 1 << 16
+_is_hushed = contextvars.ContextVar("voiceprint_nb_is_hushed", default=False)
 _HEAD_BYTES = 64  # of the content, to tell a web page that calls itself audio
 
 
@@ -100,6 +103,21 @@ def trust() -> ssl.SSLContext | bool:
 def veil(request: httpx.Request) -> None:
     """Keep a request's address out of logs: httpx logs that of every request, and signed ones are secrets."""
     request.url = _veiled_url()(request.url)
+    hush()
+
+
+def hush() -> None:
+    """Keep headers of answers to this task's requests out of httpcore's log: redirects hold signed links."""
+    for name in ("httpcore.http11", "httpcore.http2"):
+        logging.getLogger(name).addFilter(_without_headers)
+    _is_hushed.set(True)
+
+
+def _without_headers(record: logging.LogRecord) -> bool:
+    told = str(record.msg)
+    if _is_hushed.get() and told.startswith("receive_response_headers.complete"):
+        record.msg = told.partition(" ")[0]
+    return True
 
 
 @functools.cache

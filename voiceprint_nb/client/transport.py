@@ -45,6 +45,7 @@ _MOST_PAUSES = 30  # consecutive 429 answers to one request
 _FALLBACK_PAUSE_S = 5.0  # a 429 without any header
 _SILENT = logging.NullHandler()
 _LEAST_PAUSE_S = 0.1
+_LEAST_KEY = 8  # characters: shorter ones are words of a sentence, too
 
 
 class Api:
@@ -330,7 +331,7 @@ def _pause_s(facts: contract.RateFacts) -> float:
 def _raise_for_status(answer: httpx.Response, *, storage: bool = False) -> None:
     status = answer.status_code
     try:
-        told = contract.scrubbed(contract.error_text(answer.json()))
+        told = contract.scrubbed(_without_key(answer, contract.error_text(answer.json())))
     except (ValueError, RecursionError):
         told = ""
     said = f" It said: {told}" if told and not storage else ""
@@ -345,3 +346,9 @@ def _raise_for_status(answer: httpx.Response, *, storage: bool = False) -> None:
     if status >= 500:
         raise ServiceUnavailable(f"The service failed ({status}).{said}", status=status)
     raise RequestRefused(f"The service refused the request ({status}).{said}", status=status)
+
+
+def _without_key(answer: httpx.Response, told: str) -> str:
+    """What a service says, less the key, which some repeat when they refuse it."""
+    key = answer.request.headers.get("authorization", "").removeprefix("Bearer ")
+    return told.replace(key, "<key>") if len(key) >= _LEAST_KEY else told

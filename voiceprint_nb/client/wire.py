@@ -53,6 +53,7 @@ def new_request(
     """A request made here: the client's own merging of URLs and headers costs more than the sending."""
     import httpx
 
+    fetching.hush()
     told = {"User-Agent": fetching.USER_AGENT, **headers}
     return httpx.Request(
         method, url, headers=told, extensions={"timeout": client.timeout.as_dict()}, **content
