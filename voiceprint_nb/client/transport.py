@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SLOWEST_BYTES_S = 20_000.0  # an upload slower than this on the whole is given up
-_ATTEMPTS = 8
+_ATTEMPTS, _FEW_ATTEMPTS = 8, 5
 _MOST_PAUSES = 30  # consecutive 429 answers to one request
 _FALLBACK_PAUSE_S = 5.0  # a 429 without any header
 _SILENT = logging.NullHandler()
@@ -221,7 +221,7 @@ class Api:
         once = partial(self._answered, build, pacer, before, self.breaker if patient else None)
         if patient:
             return await _patiently(once, self.breaker, repeatable=repeatable)
-        return await _retried(once, repeatable=repeatable)
+        return await _retried(once, repeatable=repeatable, attempts=_FEW_ATTEMPTS)
 
     async def _answered(
         self,
@@ -279,14 +279,16 @@ async def _patiently(once: Callable[[], Awaitable[T]], breaker: Breaker, *, repe
     return await _retried(once, repeatable=repeatable)
 
 
-async def _retried(once: Callable[[], Awaitable[T]], *, repeatable: bool) -> T:
+async def _retried(
+    once: Callable[[], Awaitable[T]], *, repeatable: bool, attempts: int | None = None
+) -> T:
     import stamina
 
     # without a handler of the user's, its warnings about planned retries would reach standard error
     logging.getLogger("stamina").addHandler(_SILENT)
     may_repeat = partial(_may_repeat, repeatable=repeatable)
     # No bound on the time of all attempts: waiting for the rate limit would count, and each has its own.
-    async for attempt in stamina.retry_context(on=may_repeat, attempts=_ATTEMPTS, timeout=None):
+    async for attempt in stamina.retry_context(on=may_repeat, attempts=attempts or _ATTEMPTS, timeout=None):
         with attempt:
             return await once()
     raise AssertionError("unreachable: the last attempt returns or raises")
