@@ -15,7 +15,7 @@ from voiceprint_nb.batch.orders import NOT_BILLED, Orders, fetches
 from voiceprint_nb.batch.outcomes import Kept, Outcome, Request, Service
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import Ledger, request_key
-from voiceprint_nb.errors import KeyRefused, NoCredit, RowError, ServiceError, UsageError
+from voiceprint_nb.errors import KeyRefused, NoCredit, RowError, ServiceError, UsageError, VoiceprintError
 from voiceprint_nb.intake.clips import Clip
 from voiceprint_nb.intake.sources import MediaSource, Source
 
@@ -86,6 +86,7 @@ class Batch:
         ServiceError
             What is wrong for all rows: the key, the credit, the service itself.
         """
+        stopped_by: BaseException | None = None
         already_open = self._ledger.open_jobs(self._run_id)  # paid for, and their outputs expire
         others = (position for position in range(len(self._cells)) if position not in already_open)
         positions = (n for n in chain(already_open, others) if n not in self.outcomes)
@@ -101,15 +102,19 @@ class Batch:
                     for _ in range(min(self._service.in_flight, len(self._cells))):
                         group.create_task(self._work(positions))
         except BaseExceptionGroup as errors:
-            error = _first(errors)
-            self._tally.stop(str(error))
-            raise error from None
+            stopped_by = _first(errors)
+            self._tally.stop(str(stopped_by))
         except asyncio.CancelledError:
             self._tally.stop(self._canceled)
             raise
         finally:
             self._end_the_rest()
             self._tally.end()
+        # out here it has no group as its context: for those IPython shows no error in the cell
+        if isinstance(stopped_by, VoiceprintError):
+            raise stopped_by.with_traceback(None)  # its sentence says all; frames of rows hold signed links
+        if stopped_by is not None:
+            raise stopped_by
 
     async def run_row(self, position: int) -> Outcome:
         """The path of a row; each step takes a value and returns the next."""
