@@ -279,9 +279,7 @@ async def _patiently(once: Callable[[], Awaitable[T]], breaker: Breaker, *, repe
     return await _retried(once, repeatable=repeatable)
 
 
-async def _retried(
-    once: Callable[[], Awaitable[T]], *, repeatable: bool, attempts: int | None = None
-) -> T:
+async def _retried(once: Callable[[], Awaitable[T]], *, repeatable: bool, attempts: int | None = None) -> T:
     import stamina
 
     # without a handler of the user's, its warnings about planned retries would reach standard error
