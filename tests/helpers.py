@@ -50,6 +50,7 @@ class World:
     timeout_s: float = 30.0
     clock: Callable[[], float] | None = None
     request: Request = field(default_factory=Request)
+    api_key: str = "key-0f3a"
 
     def ledger(self) -> Ledger:
         return Ledger(self.data_dir, **({"clock": self.clock} if self.clock else {}))
@@ -67,7 +68,7 @@ class World:
         return Service(
             open_api=lambda: Api(
                 base_url=LocalService.base_url,
-                api_key="key-0f3a",
+                api_key=self.api_key,
                 transport=self.wire,
                 timeout_s=self.timeout_s,
                 new_pacer=pacer,
