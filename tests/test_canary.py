@@ -7,17 +7,11 @@ heard: with all loggers at DEBUG, event loops that tell of each step, and every 
 from __future__ import annotations
 
 import contextlib
-import gc
-import logging
-import re
 import socket
-import sqlite3
 import ssl
 import tempfile
 import threading
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +23,21 @@ import pandas as pd
 import pytest
 import stamina
 import uvicorn
+from ears import (
+    ECHO,
+    KEY,
+    PASSWORD,
+    QUERY,
+    SECRET,
+    SIGNATURE,
+    Ears,
+    Gate,
+    hear_error,
+    hear_ledger,
+    hear_locals,
+    hear_result,
+    hearing,
+)
 from faulty import Fault, Faulty, answers, fails, write_clip
 from helpers import World
 from nbclient import NotebookClient
@@ -41,63 +50,11 @@ from tests.service.parts import certificate
 from voiceprint_nb.batch.bridge import loop_thread
 from voiceprint_nb.command import main
 from voiceprint_nb.errors import ServiceError, UsageError, VoiceprintError
-from voiceprint_nb.notebook import frames
 from voiceprint_nb.service.local import LocalService
-
-KEY = "sk_canary_7f3a9e51c0de4b8896aa"
-SIGNATURE = "canary5b21f0e7d94c8a36"
-SECRET = "whsec_canary_40b1d6c3e872"  # noqa: S105 - of nobody
-PASSWORD = "canary-of-the-bucket-9c44"  # noqa: S105 - of nobody
-QUERY = f"X-Amz-Credential=AKIDEXAMPLE&X-Amz-Signature={SIGNATURE}"
-ECHO = f"Bearer {KEY} may not read https://storage.example/clip.wav?{QUERY}"
-LOGGERS = ("httpx", "httpcore", "asyncio", "stamina", "uvicorn", "keyring", "voiceprint_nb")
-WINDOW = 24  # characters of a voiceprint: 18 bytes, of about four numbers
-LONG = re.compile(rf"[\w+/]{{{WINDOW},}}", re.ASCII)
-
-
-class Ears(logging.Handler):
-    """Hears what is told, and knows what must not be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: set[tuple[str, str]] = set()
-        self.secrets = {"key": KEY, "link": SIGNATURE, "webhook": SECRET, "bucket": PASSWORD}
-        self.prints: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.hear(f"log of {record.name}", f"{self.format(record)}\n{vars(record)!r}")
-
-    def hear(self, where: str, what: object) -> None:
-        self.told.add((where, str(what)))
-
-    def knows(self, prints: Sequence[str]) -> None:
-        """Voiceprints that were received; not what they begin with, nor their silence."""
-        assert len(prints) and all(len(text) > 1000 for text in prints)
-        for text in prints:
-            windows = {text[at : at + WINDOW] for at in range(200, len(text) - WINDOW, WINDOW)}
-            self.prints |= {window for window in windows if len(set(window)) > 8}
-
-    def look_around(self) -> None:
-        """Hear every object of the package that there is, and names of files."""
-        for thing in gc.get_objects():
-            if str(type(thing).__module__).startswith("voiceprint_nb") or type(thing) is partial:
-                with contextlib.suppress(ReferenceError, RuntimeError):  # other threads work on it
-                    self.hear(f"repr of a {type(thing).__qualname__}", repr(thing))
-        for path in Path(tempfile.gettempdir()).rglob("*"):
-            self.hear("name of a file", path)
-
-    def leaks(self) -> set[tuple[str, str]]:
-        found = set()
-        for where, what in self.told:
-            found |= {(name, where) for name, text in self.secrets.items() if text in what}
-            long = " ".join(LONG.findall(what))
-            if any(text in long for text in self.prints):
-                found.add(("voiceprint", where))
-        return found
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """No test reaches the user's own ledger, key, service or temporary files; retries happen at once."""
     for name in ("PYANNOTEAI_API_KEY", "VOICEPRINT_NB_SERVICE"):
         monkeypatch.delenv(name, raising=False)
@@ -111,28 +68,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def ears(place: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Ears]:
     """Hears everything that happens in a test; in the end, nothing of it is a secret."""
-    ears = Ears()
-    loggers = [logging.getLogger(name) for name in ("", *LOGGERS)]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.DEBUG)
-    loggers[0].addHandler(ears)
-    loop = loop_thread().loop
-    slow_s = loop.slow_callback_duration
-    loop.slow_callback_duration = 0.0
-    loop.set_debug(True)
-    try:
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            yield ears
-            ears.look_around()
-    finally:
-        loop.set_debug(False)
-        loop.slow_callback_duration = slow_s
-        loggers[0].removeHandler(ears)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-    ears.hear("warning", [str(warning) for warning in warned])
+    with hearing() as ears:
+        yield ears
     for stream, text in zip(("stdout", "stderr"), capfd.readouterr(), strict=True):
         ears.hear(stream, text)
     hear_ledger(ears, place / "data")
@@ -140,89 +77,7 @@ def ears(place: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Ears]:
     assert ears.leaks() == set()
 
 
-def hear_ledger(ears: Ears, folder: Path) -> None:
-    """All that the ledger holds, but for voiceprints and the user's own cells, which it is for."""
-    for path in folder.rglob("*"):
-        ears.hear("name of a file", path)
-    if not (folder / "ledger.sqlite3").exists():
-        return
-    with contextlib.closing(sqlite3.connect(folder / "ledger.sqlite3")) as db:
-        for table in ("meta", "jobs", "runs", "rows", "turns", "uploads"):
-            names = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
-            kept = [name for name in names if name not in ("voiceprint", "frame")]
-            for row in db.execute(f"SELECT {', '.join(kept)} FROM {table}"):  # noqa: S608 - names of columns
-                ears.hear(f"ledger, {table}", row)
-        packed = [frame for (frame,) in db.execute("SELECT frame FROM runs WHERE frame IS NOT NULL")]
-    for frame, column in map(frames.unpack, packed):
-        ears.hear("ledger, a frame", frame.drop(columns=column).to_csv())
-        assert not frame[column].astype(str).str.contains(KEY).any()
-    for path in folder.glob("ledger*"):
-        assert KEY.encode() not in path.read_bytes()
-
-
-def hear_error(ears: Ears, error: BaseException) -> None:
-    for text in (str(error), repr(error), repr(vars(error)), *traceback.format_exception(error)):
-        ears.hear("error", text)
-    seen: BaseException | None = error
-    while seen is not None:
-        ears.hear("cause of an error", f"{seen!r} {seen.args!r}")
-        seen = seen.__cause__
-
-
-def hear_locals(ears: Ears, error: BaseException) -> None:
-    """What a traceback with local variables shows, as of IPython's ``%xmode Verbose``."""
-    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
-    ears.hear("locals of a traceback", "".join(shown.format()))
-
-
-def hear_result(ears: Ears, out: pd.DataFrame) -> None:
-    """A result as it is shown, but for the user's own column and the voiceprints."""
-    told = out[[name for name in out if str(name).startswith("vp_")]]
-    ears.hear("columns", told.to_csv() + told.to_html() + repr(told.to_dict()))
-    ears.hear("attrs", repr(out.attrs))
-    ears.hear("show()", f"{vp.show(out)._repr_html_()}{vp.show(out)!r}")
-
-
 # --- a service on a real socket -------------------------------------------------------------------------
-
-
-class Gate:
-    """The real service, and before it a list of faults; it sees what arrives."""
-
-    def __init__(self, inner: ASGIApp) -> None:
-        self.inner = inner
-        self.url = ""
-        self.forget()
-
-    def forget(self) -> None:
-        self.faults: list[tuple[str, str, ASGIApp]] = []
-        self.ears: Ears | None = None
-        self.keys: set[str] = set()
-        self.bodies: list[bytes] = []
-        self.puts: list[str] = []
-        self.kinds: set[str] = set()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        self.keys.add(headers.get("authorization", ""))
-        if self.ears is not None:
-            if scope["method"] == "PUT":
-                self.puts.append(scope["path"])
-                self.ears.secrets[f"upload {len(self.puts)}"] = scope["path"].rpartition("/")[2]
-            if (kind := f"{scope['method']} {scope['path'][:8]}") not in self.kinds:
-                self.kinds.add(kind)
-                self.ears.look_around()
-        for method, path, fault in self.faults:
-            if scope["method"] == method and scope["path"].startswith(path):
-                return await fault(scope, receive, send)
-
-        async def heard() -> Any:
-            message = await receive()
-            if scope["method"] == "POST":
-                self.bodies.append(message.get("body", b""))
-            return message
-
-        return await self.inner(scope, heard, send)
 
 
 @contextlib.contextmanager
