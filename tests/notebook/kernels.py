@@ -96,6 +96,24 @@ class Kernel:
         opened = {m["content"]["comm_id"] for m in self.said("comm_open")}
         return opened - {m["content"]["comm_id"] for m in self.said("comm_close")}
 
+    def shows_work(self) -> bool:
+        """Whether a panel shows rows that are finished, and rows that are not."""
+        return any("succeeded" in text and "running" in text for text in self.panel_texts())
+
+    def buttons(self) -> dict[str, str]:
+        """Models of the buttons that were made, by their words."""
+        opened = [m["content"] for m in self.said("comm_open")]
+        states = [(m["comm_id"], m["data"]["state"]) for m in opened]
+        return {state["description"]: id_ for id_, state in states if state["_model_name"] == "ButtonModel"}
+
+    def click(self, name: str) -> None:
+        """Press a button, as front ends say it."""
+        content = {
+            "comm_id": self.buttons()[name],
+            "data": {"method": "custom", "content": {"event": "click"}},
+        }
+        self.client.shell_channel.send(self.client.session.msg("comm_msg", content))
+
     def forget(self) -> None:
         self.heard.clear()
 

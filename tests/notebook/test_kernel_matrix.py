@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kernels import Kernel, opened_kernel
@@ -39,10 +38,6 @@ def old_kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         yield kernel
 
 
-def work_is_shown(kernel: Kernel) -> bool:
-    return any("succeeded" in text and "running" in text for text in kernel.panel_texts())
-
-
 def test_queued_cells_all_run(old_kernel: Kernel) -> None:
     old_kernel.forget()
     ids = [old_kernel.send("out = vp.voiceprints(noises(40, 1), service='local', data_dir=place)")]
@@ -60,7 +55,7 @@ def test_interrupt_within_half_a_second(old_kernel: Kernel) -> None:
         running = old_kernel.send(
             f"vp.voiceprints(noises(400, {seed + 20}), service='local', data_dir=place)"
         )
-        old_kernel.until(lambda: work_is_shown(old_kernel))
+        old_kernel.until(old_kernel.shows_work)
         old_kernel.manager.interrupt_kernel()
         (cell,) = old_kernel.collect([running])
         assert cell.ename == "KeyboardInterrupt"
@@ -78,17 +73,10 @@ def test_click_on_cancel_is_handled_at_once_while_no_cell_runs(old_kernel: Kerne
             "heard, real = [], run._session.tally.stop\n"
             "run._session.tally.stop = lambda said: (heard.append(time.time()), real(said))\n"
         )
-        old_kernel.until(lambda: work_is_shown(old_kernel))
+        old_kernel.until(old_kernel.shows_work)
         clicked_at = time.time()
-        click(old_kernel)
+        old_kernel.click("Cancel")
         old_kernel.until(lambda: bool(old_kernel.said("update_display_data")))
         old_kernel.run("run.result(timeout_s=9)")
         took_s.append(float(old_kernel.run("print(heard[0])").text()) - clicked_at)
     assert min(took_s) < 0.1
-
-
-def click(kernel: Kernel) -> None:
-    opened: list[dict[str, Any]] = [message["content"] for message in kernel.said("comm_open")]
-    (button,) = [m["comm_id"] for m in opened if m["data"]["state"].get("description") == "Cancel"]
-    content = {"comm_id": button, "data": {"method": "custom", "content": {"event": "click"}}}
-    kernel.client.shell_channel.send(kernel.client.session.msg("comm_msg", content))

@@ -17,11 +17,6 @@ def ends(kernel):
     return [m["content"] for m in kernel.said("update_display_data")]
 
 
-def shows_work(kernel):
-    """Whether a panel shows rows that are finished, and rows that are not."""
-    return any("succeeded" in text and "running" in text for text in kernel.panel_texts())
-
-
 def test_nine_cells_queued_behind_a_blocking_call_all_run(kernel):
     ids = [kernel.send("out = vp.voiceprints(noises(40, 1), service='local', data_dir=place)")]
     ids += [kernel.send(f"ran_{n} = {n}; print('cell', {n}, len(out))") for n in range(9)]
@@ -33,7 +28,7 @@ def test_nine_cells_queued_behind_a_blocking_call_all_run(kernel):
 
 def test_interrupt_ends_a_blocking_call_at_once_and_resume_completes_it(kernel):
     running = kernel.send("vp.voiceprints(noises(400, 2), service='local', data_dir=place)")
-    kernel.until(lambda: shows_work(kernel))
+    kernel.until(kernel.shows_work)
     kernel.manager.interrupt_kernel()
     (cell,) = kernel.collect([running])
     assert (cell.status, cell.ename) == ("error", "KeyboardInterrupt")
@@ -82,7 +77,7 @@ def test_await_in_a_cell(kernel):
 
 def test_interrupt_of_an_awaiting_cell_stops_the_run(kernel):
     running = kernel.send("run = vp.submit(noises(400, 5), service='local', data_dir=place)\nawait run")
-    kernel.until(lambda: shows_work(kernel))
+    kernel.until(kernel.shows_work)
     kernel.manager.interrupt_kernel()
     (cell,) = kernel.collect([running])
     assert cell.status == "error"
@@ -138,18 +133,6 @@ def test_nothing_that_is_published_holds_a_voiceprint(kernel):
     assert text[-200:] not in published
 
 
-def buttons(kernel):
-    """Models of the buttons that were made, by their words."""
-    opened = [m["content"] for m in kernel.said("comm_open")]
-    states = [(m["comm_id"], m["data"]["state"]) for m in opened]
-    return {state["description"]: id_ for id_, state in states if state["_model_name"] == "ButtonModel"}
-
-
-def click(kernel, name):
-    content = {"comm_id": buttons(kernel)[name], "data": {"method": "custom", "content": {"event": "click"}}}
-    kernel.client.shell_channel.send(kernel.client.session.msg("comm_msg", content))
-
-
 def ends_of(kernel, display):
     """Plain contents that have taken the place of an output, in order."""
     same = [end for end in ends(kernel) if end["transient"] == display["transient"]]
@@ -162,10 +145,10 @@ def test_submit_has_a_cancel_button_and_then_one_to_retry(kernel):
     assert time.monotonic() - began_s < 2
     panel, actions = cell.displays()
     assert (VIEW in panel["data"], VIEW in actions["data"]) == (True, True)
-    assert list(buttons(kernel)) == ["Cancel"]
-    kernel.until(lambda: shows_work(kernel))
-    click(kernel, "Cancel")
-    kernel.until(lambda: "Retry failed" in buttons(kernel))
+    assert list(kernel.buttons()) == ["Cancel"]
+    kernel.until(kernel.shows_work)
+    kernel.click("Cancel")
+    kernel.until(lambda: "Retry failed" in kernel.buttons())
     (end,) = ends_of(kernel, panel)
     assert "Canceled; submitted jobs go on" in end["text/html"]
     assert "resume(" in end["text/html"]
@@ -173,7 +156,7 @@ def test_submit_has_a_cancel_button_and_then_one_to_retry(kernel):
         kernel.run("print(run.result(timeout_s=9)['voiceprint'].notna().any(), run.done)").text()
         == "True True\n"
     )
-    click(kernel, "Retry failed")
+    kernel.click("Retry failed")
     kernel.until(lambda: bool(ends_of(kernel, actions)))
     assert "400 of 400 rows" in ends_of(kernel, panel)[-1]["text/html"]
     assert ends_of(kernel, actions) == [{"text/plain": "run.result() gives the frame."}]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -163,18 +163,30 @@ async def check_all(
     """Check every cell; outcomes by position. ``sign`` is as for `Inspector`."""
     outcomes: dict[int, Outcome] = {}
 
-    async def work(inspector: Inspector, positions: Iterator[int]) -> None:
+    async def check(position: int) -> Outcome:
+        outcomes[position] = await inspector.check(cells[position])
+        return outcomes[position]
+
+    inspector = Inspector(request, passes_on=lambda _: True, sign=sign)
+    await side_by_side(len(cells), inspector, check, tally)
+    return outcomes
+
+
+async def side_by_side(
+    n_rows: int, inspector: Inspector, look: Callable[[int], Awaitable[Outcome]], tally: Tally
+) -> None:
+    """Look at every row, given by its position, with an inspector that is open meanwhile; tell the tally."""
+
+    async def work() -> None:
         for position in positions:
             tally.step(position, "checking")
-            outcome = outcomes[position] = await inspector.check(cells[position])
+            outcome = await look(position)
             tally.ended(position, outcome.state, outcome.error_code, outcome.error)
 
-    positions = iter(range(len(cells)))
+    positions = iter(range(n_rows))
     try:
-        inspecting = Inspector(request, passes_on=lambda _: True, sign=sign)
-        async with inspecting as inspector, asyncio.TaskGroup() as group:
-            for _ in range(min(_WORKERS, len(cells))):
-                group.create_task(work(inspector, positions))
+        async with inspector, asyncio.TaskGroup() as group:
+            for _ in range(min(_WORKERS, n_rows)):
+                group.create_task(work())
     finally:
         tally.end()
-    return outcomes

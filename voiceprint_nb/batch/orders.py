@@ -361,6 +361,11 @@ def _job_error(job: contract.Job) -> RowError:
     return RowError("job_failed", f"The service could not use the clip{said} Listen to it, or replace it.")
 
 
+def key_of_print(content: str, *, request: Request, service: Service) -> str:
+    """Name in the ledger of a voiceprint of some content, as this service makes it."""
+    return request_key("voiceprint", content, request.model or "", service.identity)
+
+
 def earlier_upload(ledger: Ledger, service: Service, digest: str, *, compress: bool) -> str | None:
     """The media key of a content that an earlier run has uploaded, if it lives for long enough."""
     for smaller in (True, False) if compress else (False,):

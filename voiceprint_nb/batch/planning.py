@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from voiceprint_nb import contract
-from voiceprint_nb.batch.inspecting import Inspector
-from voiceprint_nb.batch.orders import fetches
+from voiceprint_nb.batch.inspecting import Inspector, side_by_side
+from voiceprint_nb.batch.orders import fetches, key_of_print
 from voiceprint_nb.batch.outcomes import Outcome, Request, Service
 from voiceprint_nb.batch.progress import Tally
-from voiceprint_nb.batch.store import Entry, request_key
+from voiceprint_nb.batch.store import Entry
 from voiceprint_nb.errors import RowError, UsageError
 from voiceprint_nb.intake.sources import MediaSource
 
 Kind = Literal["new", "reused", "open", "duplicate", "invalid"]
 
-_WORKERS = 16
 _S_PER_HOUR = 3600.0
 
 
@@ -98,30 +96,21 @@ async def look_at(
 ) -> list[Looked]:
     """Look at every cell as a run on this service would, without asking the service."""
     looked: dict[int, Looked] = {}
-    inspecting = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
 
-    async def work(inspector: Inspector, positions: Iterator[int]) -> None:
-        for position in positions:
-            tally.step(position, "checking")
-            row = looked[position] = await _look(inspector, cells[position], request, service)
-            tally.ended(position, row.outcome.state, row.outcome.error_code, row.outcome.error)
+    async def look(position: int) -> Outcome:
+        looked[position] = await _look(inspector, cells[position], request, service)
+        return looked[position].outcome
 
-    positions = iter(range(len(cells)))
+    inspector = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
     try:
-        async with inspecting as inspector, asyncio.TaskGroup() as group:
-            for _ in range(min(_WORKERS, len(cells))):
-                group.create_task(work(inspector, positions))
+        await side_by_side(len(cells), inspector, look, tally)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    finally:
-        tally.end()
     return [looked[position] for position in range(len(cells))]
 
 
 async def _look(inspector: Inspector, cell: object, request: Request, service: Service) -> Looked:
-    def key_of(content: str) -> str:
-        return request_key("voiceprint", content, request.model or "", service.identity)
-
+    key_of = partial(key_of_print, request=request, service=service)
     try:
         source = inspector.parse(cell)
         if isinstance(source, MediaSource):

@@ -11,10 +11,10 @@ from itertools import chain
 
 from voiceprint_nb import contract
 from voiceprint_nb.batch.inspecting import Inspector
-from voiceprint_nb.batch.orders import NOT_BILLED, Orders, fetches
+from voiceprint_nb.batch.orders import NOT_BILLED, Orders, fetches, key_of_print
 from voiceprint_nb.batch.outcomes import Kept, Outcome, Request, Service
 from voiceprint_nb.batch.progress import Tally
-from voiceprint_nb.batch.store import Ledger, request_key
+from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.errors import KeyRefused, NoCredit, RowError, ServiceError, UsageError, VoiceprintError
 from voiceprint_nb.intake.clips import Clip
 from voiceprint_nb.intake.sources import MediaSource, Source
@@ -209,7 +209,7 @@ class Batch:
         return outcome
 
     def _note(self, position: int, content: str) -> str:
-        key = request_key("voiceprint", content, self._request.model or "", self._service.identity)
+        key = key_of_print(content, request=self._request, service=self._service)
         self._ledger.note_row(self._run_id, position, key)
         return key
 

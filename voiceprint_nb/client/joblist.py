@@ -21,11 +21,6 @@ class JobList:
     ----------
     api : Api
         The open client.
-
-    Attributes
-    ----------
-    exists : bool
-        Whether it is worth asking for.
     """
 
     def __init__(self, api: Api) -> None:
@@ -51,9 +46,7 @@ class JobList:
         RequestRefused
             There is no list, or not from this position on.
         """
-        is_old = (
-            self._is_old if not position else "skip" in position
-        )  # others may have changed over meanwhile
+        is_old = "skip" in position if position else self._is_old  # others may have changed over since
         path, size = (contract.OLD_JOBS_PATH, "take") if is_old else (contract.JOBS_PATH, "limit")
         params = {size: str(contract.MAX_PAGE_ITEMS), **position}
         try:

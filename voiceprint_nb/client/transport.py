@@ -238,8 +238,9 @@ class Api:
             with _heard_by(breaker) if breaker is not None else contextlib.nullcontext():
                 sent_at = time.time()
                 answer = await self._sent(build(), self._timeout_s, before)
-                self.server_clock.note(answer.headers.get("date"), sent_at=sent_at, received_at=time.time())
-                facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=time.time())
+                received_at = time.time()
+                self.server_clock.note(answer.headers.get("date"), sent_at=sent_at, received_at=received_at)
+                facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=received_at)
                 pacer.learn(facts.limit, remaining=facts.remaining, reset_s=facts.reset_s)
                 if answer.status_code != 429:
                     return _content(answer)
@@ -279,14 +280,14 @@ async def _patiently(once: Callable[[], Awaitable[T]], breaker: Breaker, *, repe
     return await _retried(once, repeatable=repeatable)
 
 
-async def _retried(once: Callable[[], Awaitable[T]], *, repeatable: bool, attempts: int | None = None) -> T:
+async def _retried(once: Callable[[], Awaitable[T]], *, repeatable: bool, attempts: int = _ATTEMPTS) -> T:
     import stamina
 
     # without a handler of the user's, its warnings about planned retries would reach standard error
     logging.getLogger("stamina").addHandler(_SILENT)
     may_repeat = partial(_may_repeat, repeatable=repeatable)
     # No bound on the time of all attempts: waiting for the rate limit would count, and each has its own.
-    async for attempt in stamina.retry_context(on=may_repeat, attempts=attempts or _ATTEMPTS, timeout=None):
+    async for attempt in stamina.retry_context(on=may_repeat, attempts=attempts, timeout=None):
         with attempt:
             return await once()
     raise AssertionError("unreachable: the last attempt returns or raises")

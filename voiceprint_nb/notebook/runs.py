@@ -12,6 +12,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Generator, Hashable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,12 +104,17 @@ class Session:
         done: Mapping[int, Outcome] | None = None,
     ) -> None:
         self._frame = frame
-        self._options: dict[str, Any] = {
-            "listed": listed,
-            "receiver": receiver,
-            "sign": sign,
-            "max_new": max_new,
-        }
+        self._new_session = partial(
+            Session,
+            frame,
+            call,
+            settings,
+            keep=keep,
+            listed=listed,
+            receiver=receiver,
+            sign=sign,
+            max_new=max_new,
+        )
         self._listed = listed
         self._call = call
         self._settings = settings
@@ -145,15 +151,7 @@ class Session:
             for position, outcome in self._batch.outcomes.items()
             if outcome.status not in worth or outcome.error_code == "submit_unknown"
         }
-        return Session(
-            self._frame,
-            self._call,
-            self._settings,
-            keep=self._keep,
-            run_id=self.run_id,
-            done=done,
-            **self._options,
-        )
+        return self._new_session(run_id=self.run_id, done=done)
 
     def _begin(self, keep: bool) -> str:
         return self._ledger.begin_run(
