@@ -54,7 +54,7 @@ def test_heads_have_a_scope_and_a_status_has_a_word(out):
     ]
     assert text.count('<th scope="row">') == 3
     assert text.count("</span> succeeded</td>") == 3
-    assert text.count('preload="none"') == 3
+    assert text.count('preload="metadata"') == 3
     assert 'aria-label="' in text
 
 
@@ -176,6 +176,7 @@ def test_links_that_may_be_signed_are_left_out():
         assert "rlkey" not in said
     text = page(frame)
     assert Page(text).sources == ["https://example.org/e.wav"]
+    assert text.count('preload="none"') == 1
     assert text.count("may be signed") == 4
 
 

@@ -56,12 +56,13 @@ class Player:
     note: str = ""
 
     def as_html(self, name: str) -> str:
-        """The player, named for screen readers; nothing is loaded before it is pressed."""
+        """The player, named for screen readers; nothing is loaded from elsewhere before it is pressed."""
         note = f'<div class="vp-note">{html.escape(self.note)}</div>' if self.note else ""
         if self.src is None:
             return note
+        preload = "metadata" if self.src.startswith("data:") else "none"
         return (
-            f'<audio controls="controls" preload="none" aria-label="{html.escape(name)}" '
+            f'<audio controls="controls" preload="{preload}" aria-label="{html.escape(name)}" '
             f'src="{html.escape(self.src)}"></audio>{note}'
         )
 

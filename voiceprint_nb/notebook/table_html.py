@@ -42,7 +42,7 @@ _STYLE = """<style>
 .vp-table.vp-table.vp-table .vp-number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .vp-table.vp-table.vp-table .vp-status{white-space:nowrap}
 .vp-table.vp-table.vp-table .vp-reason{min-width:16em}
-.vp-table audio{display:block;width:230px;height:32px}
+.vp-table audio{display:block;width:190px;height:32px}
 .vp-table .vp-note,.vp-table .vp-name,.vp-table p{font-size:90%;opacity:.85;margin:2px 0}
 .vp-table p{margin:6px 4px}
 .vp-table.vp-table.vp-table :is(.dt-paging-button,.dt-input){color:inherit!important;background:none;
