@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from faulty import acts_then, answers, fails, with_state
+from faulty import fails, with_state
 from helpers import World
 
 from voiceprint_nb.audio import AudioFacts
@@ -197,68 +197,6 @@ def test_orphan_is_left_when_the_service_cannot_be_asked(world: World) -> None:
         assert ledger.find("key") is None
 
     run(world, session)
-
-
-@pytest.mark.parametrize(
-    ("created_at", "blamed"),
-    [
-        ("2027-01-15T08:00:00.000Z", True),
-        ("2027-01-15T07:58:30.000Z", True),  # within what clocks may differ
-        ("2027-01-15T07:57:00.000Z", False),
-        ("2027-01-15T07:57:00.000", False),  # without a zone it is UTC
-        ("2027-01-15T07:59:00", True),
-        ("", True),
-        ("yesterday", True),
-    ],
-)
-def test_only_recent_strangers_are_blamed(world: World, created_at: str, blamed: bool) -> None:
-    world.clock = lambda: 1_800_000_000.0  # 2027-01-15T08:00:00Z
-    item = {"id": "stranger", "status": "succeeded", "createdAt": created_at}
-    world.wire.always("GET", "/v2/jobs", answers(200, {"items": [item], "nextCursor": None}))
-    with world.ledger() as ledger:
-        ledger.claim("key")
-        ledger.abandon("key")
-
-    async def session(taken: Orders, ledger: Ledger) -> bool:
-        try:
-            return await taken.known("key") is not None
-        except RowError as error:
-            assert error.code == "submit_unknown"
-            return True
-
-    assert run(world, session) is blamed
-
-
-@pytest.mark.parametrize(("status", "blamed"), [("failed", False), ("canceled", False), ("running", True)])
-def test_jobs_that_are_not_billed_are_not_blamed(world: World, status: str, blamed: bool) -> None:
-    item = {"id": "stranger", "status": status, "createdAt": ""}
-    world.wire.always("GET", "/v2/jobs", answers(200, {"items": [item], "nextCursor": None}))
-    world.wire.on("POST", VOICEPRINT_PATH, acts_then(answers(503)))
-
-    async def session(taken: Orders, ledger: Ledger) -> str | None:
-        try:
-            await taken.submit("key", URL)
-        except RowError as error:
-            return error.code
-        return None
-
-    assert (run(world, session) == "submit_unknown") is blamed
-
-
-def test_list_that_goes_back_further_than_anybody_looks_is_no_comfort(world: World) -> None:
-    page = {"items": [], "nextCursor": "3c8a89a5-dcc6-4edb-a75d-ffd64739674d"}
-    world.wire.always("GET", "/v2/jobs", answers(200, page))
-    with world.ledger() as ledger:
-        ledger.claim("key")
-        ledger.abandon("key")
-
-    async def session(taken: Orders, ledger: Ledger) -> str:
-        with pytest.raises(RowError) as told:
-            await taken.known("key")
-        return told.value.code
-
-    assert run(world, session) == "submit_unknown"
-    assert world.wire.paths().count("/v2/jobs") == 50
 
 
 def test_key_is_checked_once_a_run(world: World, clips: list[Path]) -> None:

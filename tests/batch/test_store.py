@@ -80,7 +80,9 @@ def test_path_of_a_request(tmp_path: Path) -> None:
         assert claimed is not None
         assert (claimed.state, claimed.orphaned) == ("submitting", False)
         ledger.opened(key, "job-1", "short")
-        assert ledger.knows_job("job-1")
+        assert ledger.times_of_job("job-2") is None
+        claimed_at, opened_at = ledger.times_of_job("job-1") or (0.0, 0.0)
+        assert claimed.claimed_at == claimed_at <= opened_at
         assert not ledger.claim(key)
         ledger.succeeded(key, voiceprint="print", warning=None)
     with Ledger(tmp_path) as ledger:

@@ -122,16 +122,23 @@ def test_service_without_a_list_is_read_job_by_job(talk: Talk, wire: Faulty, sta
     wire.always("GET", f"{OLD_JOBS_PATH}/", passes)
     wire.on("GET", f"{OLD_JOBS_PATH}/", *[with_state("running")] * 50)
     assert [job.status for job in talk(run(5))] == ["failed"] * 5
-    assert wire.paths().count(JOBS_PATH) == wire.paths().count(OLD_JOBS_PATH) == 3
+    assert wire.paths().count(JOBS_PATH) == wire.paths().count(OLD_JOBS_PATH) == 4
 
 
 @pytest.mark.parametrize("status", [400, 404])
 def test_service_with_the_older_list_only(talk: Talk, wire: Faulty, status: int) -> None:
     wire.always("GET", JOBS_PATH, answers(status))
     assert [job.status for job in talk(run(5))] == ["failed"] * 5
-    assert wire.paths().count(JOBS_PATH) == 1
+    assert wire.paths().count(JOBS_PATH) == 2
     assert wire.paths().count(OLD_JOBS_PATH) >= 1
     assert sum(path.startswith(f"{OLD_JOBS_PATH}/") for path in reads(wire)) == 5  # each output once
+
+
+def test_one_refusal_of_the_list_is_a_slip(talk: Talk, wire: Faulty) -> None:
+    wire.on("GET", JOBS_PATH, answers(404))
+    assert [job.status for job in talk(run(5))] == ["failed"] * 5
+    assert wire.paths().count(JOBS_PATH) >= 2
+    assert wire.paths().count(OLD_JOBS_PATH) == 0
 
 
 def test_the_older_list_has_pages(talk: Talk, wire: Faulty) -> None:
@@ -190,7 +197,7 @@ def test_list_without_end_is_left(talk: Talk, wire: Faulty) -> None:
 def test_cursor_that_has_vanished_does_not_mean_that_there_is_no_list(talk: Talk, wire: Faulty) -> None:
     async def session(api: Api) -> bool:
         waiter = jobs.Waiter(api, interval_s=0.01)
-        wire.on("GET", JOBS_PATH, answers(200, {"items": [], "nextCursor": UNKNOWN}), answers(400), None)
+        wire.on("GET", JOBS_PATH, answers(200, {"items": [], "nextCursor": UNKNOWN}), *[answers(400)] * 2)
         ids = await created(api, 5)
         await asyncio.gather(*(waiter.wait(job_id, timeout_s=20) for job_id in ids))
         await waiter.close()

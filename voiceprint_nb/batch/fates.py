@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
 
 from voiceprint_nb import contract
 from voiceprint_nb.batch.store import Entry, Ledger
-from voiceprint_nb.client.joblist import START, JobList
+from voiceprint_nb.client.joblist import START, JobList, Position
+from voiceprint_nb.client.skew import moment_of
 from voiceprint_nb.client.transport import Api
 from voiceprint_nb.errors import KeyRefused, NoCredit, RequestRefused, RowError, ServiceError
 
-_MOST_PAGES = 50
+_MOST_PAGES = 500  # of the list, on the way back
 _LONGEST_POST_S = 120.0
 _SIBLINGS_S = 10.0
+_LATE_S = 10.0  # a job may be listed so long after its creation
+_ANY_TIME = (-math.inf, math.inf)
 
 
 class Fates:
@@ -37,6 +40,11 @@ class Fates:
         self._ledger = ledger
         self._siblings = siblings
         self._list = JobList(api)
+        self._reading = asyncio.Lock()
+        self._n_pages = 0
+        self._older: Position | None = START
+        self._read_at, self._oldest_at = -math.inf, math.inf
+        self._strange: dict[str, tuple[float, float]] = {}  # jobs of unknown origin, created between these
         self._unknown: list[tuple[str, float]] = []  # claims of unknown fate, of which rows of this run tell
 
     async def refuse_if_created(self, key: str, entry: Entry, *, within_s: float) -> None:
@@ -60,10 +68,9 @@ class Fates:
         ServiceError
             The service cannot be asked.
         """
-        latest_at = entry.claimed_at + min(within_s, _LONGEST_POST_S)
-        begin_at, end_at = self._api.server_clock.window(entry.claimed_at, latest_at)
+        last_at = entry.claimed_at + min(within_s, _LONGEST_POST_S)
         try:
-            created = await self._may_be_listed(begin_at, end_at)
+            created = await self._may_be_listed(entry.claimed_at, last_at)
         except RequestRefused:
             created = True
         if created:
@@ -87,29 +94,75 @@ class Fates:
         for key, claimed_at in self._unknown:
             self._ledger.tell(key, run_id, claimed_at=claimed_at)
 
-    async def _may_be_listed(self, begin_at: float, end_at: float) -> bool:
-        position = START
-        for _ in range(_MOST_PAGES):
-            items, following = await self._list.page(position)
-            recent = [item for item in items if _unix_s(item.created_at, unreadable=end_at) >= begin_at]
-            strange = [
-                item.id
-                for item in recent
-                if item.status not in (contract.FAILED, contract.CANCELED)  # not billed
-                and _unix_s(item.created_at, unreadable=begin_at) <= end_at
-            ]
-            if not self._knows(strange):
-                if siblings := list(self._siblings()):
-                    await asyncio.wait(siblings, timeout=_SIBLINGS_S)
-                if not self._knows(strange):
-                    return True
-            if following is None or len(recent) < len(items):
-                return False
-            position = following
+    async def _may_be_listed(self, first_at: float, last_at: float) -> bool:
+        """Whether the list shows a job of unknown origin from between these moments, or does not go back."""
+        if not await self._has_read(first_at, last_at):
+            return True
+        if self._strangers(first_at, last_at) and (siblings := list(self._siblings())):
+            await asyncio.wait(siblings, timeout=_SIBLINGS_S)
+        return bool(self._strangers(first_at, last_at))
+
+    def _strangers(self, first_at: float, last_at: float) -> list[str]:
+        begin_at, end_at = self._api.server_clock.window(first_at, last_at)
+        found = [
+            job_id for job_id, (least, most) in self._strange.items() if least <= end_at and most >= begin_at
+        ]
+        for job_id in found:
+            if self._ledger.times_of_job(job_id) is not None:  # its answer has come since
+                del self._strange[job_id]
+        return [job_id for job_id in found if job_id in self._strange]
+
+    # --- the list ---------------------------------------------------------------------------------------
+
+    async def _has_read(self, first_at: float, last_at: float) -> bool:
+        """Read what was created between these moments and is not read yet; false if the list has no end.
+
+        Whatever was read once is kept: many claims cost one reading of the list.
+        """
+        asked_at = self._ledger.now()
+        async with self._reading:
+            if self._read_at <= min(asked_at, last_at + _LATE_S):
+                read_at = self._ledger.now()
+                if self._older != START and not await self._reads_news(first_at):
+                    return False
+                self._read_at = read_at
+            while self._older is not None and self._oldest_at >= self._server_time(first_at):
+                if self._n_pages == _MOST_PAGES:
+                    return False
+                self._n_pages += 1
+                oldest_at, self._older = await self._take(self._older)
+                self._oldest_at = min(self._oldest_at, oldest_at)
         return True
 
-    def _knows(self, job_ids: Collection[str]) -> bool:
-        return all(map(self._ledger.knows_job, job_ids))
+    async def _reads_news(self, moment: float) -> bool:
+        """Read down to that moment, or to what was read before."""
+        position = START
+        for _ in range(_MOST_PAGES):
+            oldest_at, following = await self._take(position)
+            if following is None or oldest_at < self._server_time(max(moment, self._read_at - _LATE_S)):
+                return True
+            position = following
+        return False
+
+    async def _take(self, position: Position) -> tuple[float, Position | None]:
+        """Read one page: when its oldest job was created, and the position of the next page."""
+        items, following = await self._list.page(position)
+        oldest_at = math.inf
+        for item in items:
+            created = moment_of(item.created_at)
+            if created is not None:
+                oldest_at = min(oldest_at, created[1])
+            if (times := self._ledger.times_of_job(item.id)) is not None:
+                if created is not None:
+                    self._api.server_clock.note_job(created, sent_at=times[0], received_at=times[1])
+            elif item.status in (contract.FAILED, contract.CANCELED):  # not billed
+                self._strange.pop(item.id, None)
+            else:
+                self._strange[item.id] = created or _ANY_TIME  # so that nothing is bought twice
+        return oldest_at, following
+
+    def _server_time(self, moment: float) -> float:
+        return self._api.server_clock.window(moment, moment)[0]
 
 
 def submit_unknown() -> RowError:
@@ -119,11 +172,3 @@ def submit_unknown() -> RowError:
         "The connection or the process ended during the submission, and the service may have created (and "
         "billed) this job: run the line again to submit it once more.",
     )
-
-
-def _unix_s(timestamp: str, *, unreadable: float) -> float:
-    try:
-        moment = datetime.fromisoformat(timestamp)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return unreadable  # inside the stretch, so that nothing is bought twice

@@ -35,9 +35,9 @@ _TOLD = "told by "
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs (
-  key TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT, claimed_at REAL NOT NULL, job_id TEXT,
+  key TEXT PRIMARY KEY NOT NULL, state TEXT NOT NULL, owner TEXT, claimed_at REAL NOT NULL, job_id TEXT,
   opened_at REAL, closed_at REAL, voiceprint TEXT, warning TEXT
-) WITHOUT ROWID;
+);
 CREATE INDEX IF NOT EXISTS jobs_by_id ON jobs (job_id);
 CREATE TABLE IF NOT EXISTS runs (
   run_id TEXT PRIMARY KEY, started_at REAL NOT NULL, finished_at REAL, n_rows INTEGER NOT NULL,
@@ -201,6 +201,10 @@ class Ledger:
         told_by = owner.removeprefix(_TOLD) if owner and owner.startswith(_TOLD) else ""
         return Entry(state, job_id or "", claimed_at, gone, told_by, voiceprint, warning)
 
+    def now(self) -> float:
+        """The moment, as all times here: Unix seconds."""
+        return self._clock()
+
     def age_s(self, entry: Entry) -> float:
         """Seconds since the request's submission."""
         return self._clock() - entry.claimed_at
@@ -261,9 +265,10 @@ class Ledger:
                 (key, claimed_at),
             )
 
-    def knows_job(self, job_id: str) -> bool:
-        """Whether a job id belongs to any request of this ledger."""
-        return self._do("SELECT 1 FROM jobs WHERE job_id = ?", (job_id,)).fetchone() is not None
+    def times_of_job(self, job_id: str) -> tuple[float, float] | None:
+        """Unix seconds between which a job was submitted; None if it belongs to no request of this ledger."""
+        found = self._do("SELECT claimed_at, opened_at FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        return found and (found[0], found[1])
 
     def take_turn(self, name: str, interval_s: float) -> float:
         """`pacing.Turns.take` for everybody who uses this ledger and name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from voiceprint_nb import contract
 from voiceprint_nb.client.transport import Api
@@ -11,7 +12,7 @@ from voiceprint_nb.errors import RequestRefused
 Position = Mapping[str, str]
 START: Position = {}
 
-_MOST_REFUSALS = 3  # in a row, of the first page: then there is no list
+_MOST_REFUSALS = 2  # in a row, of the first page, by either list: then there is none
 
 
 class JobList:
@@ -50,9 +51,7 @@ class JobList:
         path, size = (contract.OLD_JOBS_PATH, "take") if is_old else (contract.JOBS_PATH, "limit")
         params = {size: str(contract.MAX_PAGE_ITEMS), **position}
         try:
-            page = contract.JobPage.from_wire(
-                await self._api.get(path, pacer=self._api.list_pacer, params=params)
-            )
+            page = contract.JobPage.from_wire(await self._answer(path, params))
         except RequestRefused:
             if position:
                 raise
@@ -66,3 +65,11 @@ class JobList:
             return page.items, {"cursor": page.next_cursor} if page.next_cursor else None
         skip = int(position.get("skip", "0")) + len(page.items)
         return page.items, {"skip": str(skip)} if len(page.items) == contract.MAX_PAGE_ITEMS else None
+
+    async def _answer(self, path: str, params: Mapping[str, str]) -> object:
+        """One answer; a refusal may be a slip, and is asked about once more."""
+        ask = partial(self._api.get, path, pacer=self._api.list_pacer, params=params)
+        try:
+            return await ask()
+        except RequestRefused:
+            return await ask()

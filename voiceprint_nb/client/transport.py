@@ -239,7 +239,9 @@ class Api:
                 sent_at = time.time()
                 answer = await self._sent(build(), self._timeout_s, before)
                 received_at = time.time()
-                self.server_clock.note(answer.headers.get("date"), sent_at=sent_at, received_at=received_at)
+                self.server_clock.note_answer(
+                    answer.headers.get("date"), sent_at=sent_at, received_at=received_at
+                )
                 facts = contract.RateFacts.from_headers(answer.headers, now_unix_s=received_at)
                 pacer.learn(facts.limit, remaining=facts.remaining, reset_s=facts.reset_s)
                 if answer.status_code != 429:
