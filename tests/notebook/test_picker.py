@@ -126,7 +126,7 @@ def test_empty_pickers(picker_of, data):
     assert picker.frame.columns.tolist() == ["audio", "start_s", "end_s"]
     assert len(picker.frame) == 0
     assert "upload files, or add a folder" in view_of(picker).head.value
-    for button in ("best", "whole", "remove"):
+    for button in ("best", "whole", "remove", "previous", "next"):
         getattr(view_of(picker), button).click()
     upload(picker, ("ada-1.wav", (SAMPLES / "ada-1.wav").read_bytes()))
     assert picker.frame["name"].tolist() == ["ada-1.wav"]
@@ -263,3 +263,12 @@ def test_closing_leaves_nothing(meeting, tmp_path, monkeypatch):
     assert list(picker._repr_mimebundle_()) == ["text/plain"]
     assert list(tmp_path.iterdir()) == []
     assert len(picker.frame) == 1
+
+
+def test_steps_through_the_list_as_it_is_filtered(picker_of):
+    picker = picker_of([str(SAMPLES / name) for name in ("ada-1.wav", "empty.wav", "ada-2.flac")])
+    view = view_of(picker)
+    view.filter.value = "ok"
+    for button, place in ((view.next, 2), (view.next, 2), (view.previous, 0), (view.previous, 0)):
+        button.click()
+        assert view.list.value == place

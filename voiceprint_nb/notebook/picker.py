@@ -128,6 +128,8 @@ class Picker:
         for widget in (view.end_slider, view.end):
             self._on(widget, lambda at_s: self._change(lambda item: item.move(end_s=at_s)))
         self._on(view.upload, self._uploaded)
+        view.previous.on_click(lambda _: view.step(-1))
+        view.next.on_click(lambda _: view.step(1))
         view.best.on_click(lambda _: self._change(Item.choose_best))
         view.whole.on_click(lambda _: self._change(Item.use_whole))
         view.remove.on_click(lambda _: self._change(Item.toggle))

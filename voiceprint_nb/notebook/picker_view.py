@@ -35,9 +35,12 @@ class View:
             options=[("all clips", "")], description="Show", layout=wide, style={"description_width": "40px"}
         )
         self.list = ipywidgets.Select(
-            options=[], rows=14, description="Clips", layout={"width": "auto", "height": "270px"},
+            options=[], rows=14, description="Clips", layout={"width": "auto", "height": "240px"},
             style={"description_width": "40px"},
         )  # fmt: skip
+        # JupyterLab takes the arrow keys in a list for its own: these work by keyboard everywhere.
+        self.previous = _button("Previous", "Go to the clip before this one in the list", "arrow-up")
+        self.next = _button("Next", "Go to the clip after this one in the list", "arrow-down")
         self.upload = ipywidgets.FileUpload(
             accept=",".join(("audio/*", *sorted(SUFFIXES))), multiple=True, description="Upload files",
             layout=wide,
@@ -72,6 +75,7 @@ class View:
     def _arranged(self) -> Any:
         row = {"flex_flow": "row wrap", "align_items": "center"}
         adding = ipywidgets.HBox([self.upload, self.folder, self.add], layout=row)
+        steps = ipywidgets.HBox([self.previous, self.next], layout={"margin": "0 0 0 46px"})
         hint = ipywidgets.HTML(f'<div style="opacity:.8;line-height:1.4">{_UPLOADS}</div>')
         self.editor = ipywidgets.VBox(
             [
@@ -82,10 +86,17 @@ class View:
             layout={"flex": "3 1 440px", "min_width": "300px", "padding": "0 0 0 8px"},
         )  # fmt: skip
         chosen = ipywidgets.VBox(
-            [self.filter, self.list, adding, hint], layout={"flex": "2 1 300px", "min_width": "260px"}
+            [self.filter, self.list, steps, adding, hint], layout={"flex": "2 1 300px", "min_width": "260px"}
         )
         both = ipywidgets.HBox([chosen, self.editor], layout={"flex_flow": "row wrap"})
         return ipywidgets.VBox([self.head, both, self.note], layout={"max_width": "1100px"})
+
+    def step(self, by: int) -> None:
+        """Choose another clip, so many places further down the list, if there is one."""
+        places = [place for _, place in self.list.options]
+        at = places.index(self.list.value) + by if self.list.value in places else 0
+        if 0 <= at < len(places):
+            self.list.value = places[at]
 
     def show_list(self, items: Sequence[Item], counts: Mapping[str, int], current: Item | None) -> None:
         """Fill the list with the clips that the filter lets through, and the current one."""
@@ -214,7 +225,7 @@ def _pictures(item: Item) -> str:
 
 def _above_sliders(pictures: str) -> str:
     """As wide as the sliders' tracks, so that a knob is below the moment that it stands for."""
-    return f'<div style="padding:0 6px 0 50px">{pictures}</div>'
+    return f'<div style="padding:0 6px 0 50px;line-height:1.5">{pictures}</div>'
 
 
 def _around(window: Window, duration_s: float) -> Window:

@@ -139,7 +139,7 @@ def as_svg(
     bracket = f"M{left + 7:.1f},2H{left + 1:.1f}V{low}h6M{right - 7:.1f},2H{right - 1:.1f}V{low}h-6"
     return (
         f'<svg role="img" aria-label="{html.escape(title)}" viewBox="0 0 {WIDTH} {height + 34}" '
-        'style="display:block;width:100%;height:auto;font:12px sans-serif" fill="currentColor" '
+        'style="display:block;width:100%;height:auto;font:16px sans-serif" fill="currentColor" '
         'xmlns="http://www.w3.org/2000/svg">'
         f'<rect {box} fill="{_BLUE}" fill-opacity=".18"/>'
         f'<g opacity=".3">{wave}</g><svg {box} {view}>{wave}</svg>'
