@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 _DATE_RESOLUTION_S = 1.0  # of an HTTP date
 _UNKNOWN_S = 120.0  # what clocks may differ by while nothing has told
 _DATE_SLACK_S = 3.0  # the clock that dates jobs need not be the one that dates answers
-_JOB_SLACK_S = 1.0  # several computers may date jobs, and clocks drift
+_JOB_SLACK_S = 0.5  # several computers may date jobs, and clocks drift
 
 
 class ServerClock:
@@ -24,7 +24,7 @@ class ServerClock:
     (107.0, 115.5)
     >>> clock.note_job(moment_of("1970-01-01T00:01:40.000Z"), sent_at=69.5, received_at=70.0)
     >>> clock.window(80.0, 81.0)
-    (109.0, 112.5)
+    (109.5, 112.0)
     """
 
     def __init__(self) -> None:
