@@ -31,7 +31,7 @@ def run(path: Path, data_dir: Path) -> nbformat.NotebookNode:
 
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without widget state, execution times and machine metadata; counts start at 1."""
+    """Without widget state, execution times and machine metadata, but for tags; counts start at 1."""
     language = notebook.metadata.get("language_info", {})
     notebook.metadata = nbformat.from_dict(
         {
@@ -41,7 +41,7 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     )
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code_cells, start=1):
-        cell.metadata = {}
+        cell.metadata = {"tags": cell.metadata.tags} if "tags" in cell.metadata else {}
         cell.execution_count = count
         cell.outputs = [output for output in cell.outputs if not _is_widget(output)]
         for output in cell.outputs:
