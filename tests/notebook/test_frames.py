@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voiceprint_nb.batch.outcomes import Kept, Outcome
+from voiceprint_nb.batch.outcomes import Kept, Outcome, Outcomes
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook import frames
 
@@ -41,7 +41,7 @@ def test_index_and_order_survive(index, data):
     )
     done = data.draw(st.sets(st.integers(0, max(0, len(index) - 1)))) if index else set()
     before = frame.copy()
-    out = frames.with_outcomes(frame, dict.fromkeys(done, DONE), NAMES)
+    out = frames.with_outcomes(frame, Outcomes(len(frame), dict.fromkeys(done, DONE).items()), NAMES)
     assert identical(frame, before)
     assert identical(out[["audio"]], before)
     assert [status == "succeeded" for status in out.vp_status] == [n in done for n in range(len(index))]
@@ -61,7 +61,7 @@ def test_index_and_order_survive(index, data):
 )
 def test_any_index_is_kept(index):
     frame = pd.DataFrame({"audio": ["a.wav", b"RIFF", None]}, index=index)
-    out = frames.with_outcomes(frame, {0: DONE, 2: DONE}, NAMES)
+    out = frames.with_outcomes(frame, Outcomes(3, [(0, DONE), (2, DONE)]), NAMES)
     pd.testing.assert_index_equal(out.index, frame.index)
     assert out.vp_status.tolist() == ["succeeded", "pending", "succeeded"]
     restored, _ = frames.unpack(frames.pack(frame, "audio"))
@@ -74,11 +74,11 @@ def test_new_columns_have_the_documented_dtypes(n_rows):
     frame = pd.DataFrame(
         {"audio": ["a.wav"] * n_rows, "speaker": pd.Series(["s"] * n_rows, dtype="category")}
     )
-    out = frames.with_outcomes(frame, {0: DONE} if n_rows else {}, NAMES)
+    out = frames.with_outcomes(frame, Outcomes(n_rows, [(0, DONE)] if n_rows else []), NAMES)
     assert {name: str(out[name].dtype) for name in DTYPES} == DTYPES
     assert list(out) == ["audio", "speaker", *NAMES.values()]
     assert str(out.speaker.dtype) == "category"
-    checked = frames.with_outcomes(frame, {}, frames.check_names("vp_"))
+    checked = frames.with_outcomes(frame, Outcomes(n_rows), frames.check_names("vp_"))
     assert {str(checked[f"vp_{name}"].dtype) for name in ("sample_rate_hz", "channels", "n_bytes")} == {
         "Int64"
     }
@@ -86,7 +86,7 @@ def test_new_columns_have_the_documented_dtypes(n_rows):
 
 def test_changing_the_result_does_not_change_the_input():
     frame = pd.DataFrame({"audio": ["a.wav", "b.wav"], "n": [1, 2]})
-    out = frames.with_outcomes(frames.without_kept(frame, "audio"), {}, NAMES)
+    out = frames.with_outcomes(frames.without_kept(frame, "audio"), Outcomes(len(frame)), NAMES)
     out.loc[0, "n"] = 99
     out.loc[0, "audio"] = "other"
     assert (frame.n[0], frame.audio[0]) == (1, "a.wav")
@@ -95,8 +95,12 @@ def test_changing_the_result_does_not_change_the_input():
 @pytest.mark.parametrize("dtype", ["object", "string", "category", "str", "string[pyarrow]"])
 def test_the_audio_columns_dtype_is_kept(dtype):
     frame = pd.DataFrame({"audio": pd.Series(["a.wav", "b.wav", None], dtype=dtype)})
-    assert frames.cells_of(frame, "audio")[:2] == ["a.wav", "b.wav"]
-    out = frames.with_outcomes(frames.without_kept(frame, "audio"), {}, NAMES)
+    cells = frames.cells_of(frame, "audio")
+    expected = list(frame.audio)
+    assert [(type(cell), str(cell)) for cell in cells] == [(type(cell), str(cell)) for cell in expected]
+    frame.loc[0, "audio"] = "b.wav"
+    assert (len(cells), cells[0]) == (3, "a.wav")
+    out = frames.with_outcomes(frames.without_kept(frame, "audio"), Outcomes(len(frame)), NAMES)
     assert out.audio.dtype == frame.audio.dtype
     restored, _ = frames.unpack(frames.pack(frame, "audio"))
     assert identical(restored, frame)
@@ -119,7 +123,7 @@ def test_two_columns_of_one_name_beside_the_audio():
     assert frames.as_frame(frame, "audio")[0] is frame
     restored, _ = frames.unpack(frames.pack(frame, "audio"))
     assert list(restored.columns) == ["n", "audio", "n"]
-    cleaned = frames.with_outcomes(frames.without_kept(restored, "audio"), {}, NAMES)
+    cleaned = frames.with_outcomes(frames.without_kept(restored, "audio"), Outcomes(len(restored)), NAMES)
     assert cleaned.iloc[:, :3].values.tolist() == [["a", "x.wav", "b"], ["c", None, "d"]]
     with pytest.raises(UsageError, match="several columns named 'n'"):
         frames.as_frame(frame, "n")
@@ -140,7 +144,7 @@ def test_two_columns_of_one_name_beside_the_audio():
 )
 def test_series_lists_and_default_columns(data, column, name):
     frame, found = frames.as_frame(data, column)
-    assert (found, frames.cells_of(frame, found)) == (name, ["a.wav"])
+    assert (found, list(frames.cells_of(frame, found))) == (name, ["a.wav"])
 
 
 def test_a_list_of_pairs_has_a_row_each():

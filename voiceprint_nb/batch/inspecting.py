@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from voiceprint_nb import contract, fetching, scratch
-from voiceprint_nb.batch.outcomes import Outcome, Request
+from voiceprint_nb.batch.outcomes import Outcome, Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake import clips, cloud, looking, shares, sources
@@ -159,13 +159,14 @@ class Inspector:
 
 async def check_all(
     cells: Sequence[object], request: Request, tally: Tally, *, sign: Callable[[str], str] | None = None
-) -> dict[int, Outcome]:
-    """Check every cell; outcomes by position. ``sign`` is as for `Inspector`."""
-    outcomes: dict[int, Outcome] = {}
+) -> Outcomes:
+    """Check every cell. ``sign`` is as for `Inspector`."""
+    outcomes = Outcomes(len(cells))
 
     async def check(position: int) -> Outcome:
-        outcomes[position] = await inspector.check(cells[position])
-        return outcomes[position]
+        outcome = await inspector.check(cells[position])
+        outcomes.end(position, outcome)
+        return outcome
 
     inspector = Inspector(request, passes_on=lambda _: True, sign=sign)
     await side_by_side(len(cells), inspector, check, tally)

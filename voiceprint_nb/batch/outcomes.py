@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from voiceprint_nb.audio import AudioFacts
 from voiceprint_nb.client.transport import Api
@@ -14,6 +17,8 @@ from voiceprint_nb.intake.clips import Clip, Fit
 
 if TYPE_CHECKING:
     from voiceprint_nb.client.receiver import Receiver
+
+_BLOCK = 256  # rows; the memory that building a block takes for a moment is not given back
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,85 @@ class Outcome:
     def state(self) -> str:
         """The tally's name for the status."""
         return "reused" if self.source == "reused" else self.status
+
+
+class Outcomes(Mapping[int, Outcome]):
+    """Outcomes by position, of rows that have ended; one thread ends rows, any may read.
+
+    The texts of voiceprints, which are most of what a run holds, are packed in blocks: the columns of frames
+    are made of these, not of copies.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows in all.
+    ended : iterable, optional
+        Positions and outcomes of rows that have ended already.
+
+    Examples
+    --------
+    >>> outcomes = Outcomes(2, [(1, Outcome("succeeded", "AAEC"))])
+    >>> {position: outcome.voiceprint for position, outcome in outcomes.items()}
+    {1: 'AAEC'}
+    """
+
+    def __init__(self, n_rows: int, ended: Iterable[tuple[int, Outcome]] = ()) -> None:
+        self._rows: list[Outcome | None] = [None] * n_rows  # without their texts
+        starts = range(0, max(n_rows, 1), _BLOCK)
+        self._texts: list[Any] = [[None] * min(_BLOCK, n_rows - start) for start in starts]
+        self._n_left = [len(block) for block in self._texts]
+        self._n_ended = 0
+        self._lock = threading.Lock()
+        for position, outcome in ended:
+            self.end(position, outcome)
+
+    def end(self, position: int, outcome: Outcome) -> None:
+        """Keep how a row has ended; once for each."""
+        number, place = divmod(position, _BLOCK)
+        with self._lock:
+            self._rows[position] = replace(outcome, voiceprint=None) if outcome.voiceprint else outcome
+            self._texts[number][place] = outcome.voiceprint
+            self._n_ended += 1
+            self._n_left[number] -= 1
+            if not self._n_left[number]:
+                self._texts[number] = _packed(self._texts[number])
+
+    def snapshot(self) -> tuple[list[Outcome], Any]:
+        """All rows at one moment: their outcomes without the voiceprints, and these as an array.
+
+        Returns
+        -------
+        list of Outcome
+            ``pending`` for rows that go on.
+        ExtensionArray of dtype string, (rows,)
+            Missing where there is no voiceprint.
+        """
+        with self._lock:
+            rows = [row or _PENDING for row in self._rows]
+            texts = [block.copy() for block in self._texts]
+        blocks = [pd.Series(_packed(block)) for block in texts]
+        return rows, pd.concat(blocks, ignore_index=True).array
+
+    def __getitem__(self, position: int) -> Outcome:
+        number, place = divmod(position, _BLOCK)
+        with self._lock:
+            if not 0 <= position < len(self._rows) or (outcome := self._rows[position]) is None:
+                raise KeyError(position)
+            text = self._texts[number][place]
+        return replace(outcome, voiceprint=text) if isinstance(text, str) else outcome
+
+    def __iter__(self) -> Iterator[int]:
+        return (position for position, row in enumerate(self._rows) if row is not None)
+
+    def __len__(self) -> int:
+        return self._n_ended
+
+
+_PENDING = Outcome("pending")
+
+
+def _packed(texts: Any) -> Any:
+    return pd.array(texts, dtype="string")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -12,7 +12,7 @@ from itertools import chain
 from voiceprint_nb import contract
 from voiceprint_nb.batch.inspecting import Inspector
 from voiceprint_nb.batch.orders import NOT_BILLED, Orders, fetches, key_of_print
-from voiceprint_nb.batch.outcomes import Kept, Outcome, Request, Service
+from voiceprint_nb.batch.outcomes import Kept, Outcome, Outcomes, Request, Service
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.errors import KeyRefused, NoCredit, RowError, ServiceError, UsageError, VoiceprintError
@@ -43,8 +43,8 @@ class Batch:
         Hears of every step.
     resumable : bool
         Whether the ledger outlives the process, so that `resume` can go on.
-    done : mapping, optional
-        Outcomes of rows that are finished already, by position.
+    done : iterable, optional
+        Positions and outcomes of rows that are finished already.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Batch:
         run_id: str,
         tally: Tally,
         resumable: bool = True,
-        done: Mapping[int, Outcome] | None = None,
+        done: Iterable[tuple[int, Outcome]] = (),
     ) -> None:
         self._go_on = "resume() goes on" if resumable else "run the line again"
         self._canceled = (
@@ -74,8 +74,8 @@ class Batch:
         self._preparing = asyncio.Semaphore(_PREPARING)
         self._inspector = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
         self._leaders: dict[str, asyncio.Future[Outcome]] = {}
-        self.outcomes: dict[int, Outcome] = {}
-        for position, outcome in (done or {}).items():
+        self.outcomes = Outcomes(len(cells))
+        for position, outcome in done:
             self._end(position, outcome)
 
     async def run(self) -> None:
@@ -214,7 +214,7 @@ class Batch:
         return key
 
     def _end(self, position: int, outcome: Outcome) -> None:
-        self.outcomes[position] = outcome
+        self.outcomes.end(position, outcome)
         self._tally.ended(position, outcome.state, outcome.error_code, outcome.error)
 
     def _end_the_rest(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from voiceprint_nb.batch.outcomes import Kept, Outcome
+from voiceprint_nb.batch.outcomes import Kept, Outcome, Outcomes
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.intake.clips import FITS, Fit
 
@@ -20,6 +20,7 @@ DEFAULT_PREFIX = "vp_"
 
 Data = pd.DataFrame | pd.Series | Iterable[object]
 
+_BLOCK = 4096  # rows; the memory that building takes for a moment is not given back
 _MOST_FRAME_BYTES = 64 * 2**20  # SQLite takes more, but a ledger is no store of data sets
 _RESULTS = ("status", "error_code", "error", "warning", "job_id", "duration_s", "source")
 _FACTS = ("status", "error_code", "error", "warning", "duration_s", "sample_rate_hz", "channels", "format")
@@ -75,9 +76,24 @@ def _has_column(frame: pd.DataFrame, column: Hashable) -> bool:
         return False
 
 
-def cells_of(frame: pd.DataFrame, column: Hashable) -> list[object]:
-    """The cells of a column, in order."""
-    return list(frame[column])
+def cells_of(frame: pd.DataFrame, column: Hashable) -> Sequence[object]:
+    """The cells of a column, in order; texts are made when they are asked for, not held."""
+    cells = frame[column]
+    packed = isinstance(cells.dtype, (pd.StringDtype, pd.ArrowDtype))
+    return _Packed(cells.array.copy()) if packed else list(cells)
+
+
+class _Packed(Sequence[object]):
+    """Cells of an array that makes each anew."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._array[index]
+
+    def __len__(self) -> int:
+        return len(self._array)
 
 
 def bases_of(base: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None) -> tuple[Path, ...]:
@@ -149,28 +165,34 @@ def without_taken(
     return frame.drop(columns=taken) if taken else frame
 
 
-def with_outcomes(
-    frame: pd.DataFrame, outcomes: Mapping[int, Outcome], names: Mapping[str, str]
-) -> pd.DataFrame:
+def with_outcomes(frame: pd.DataFrame, outcomes: Outcomes, names: Mapping[str, str]) -> pd.DataFrame:
     """A copy of the frame with outcomes as new columns, on the same index, in the same order.
 
     Rows without an outcome are ``pending``. New columns are of dtype ``string`` with missing values;
     ``duration_s`` is ``float64``; rate, channels and bytes are ``Int64``.
     """
-    rows = [outcomes.get(position, _PENDING) for position in range(len(frame))]
+    rows, voiceprints = outcomes.snapshot()
     columns = {
-        name: _column([_value(row, field) for row in rows], _DTYPES.get(field, "string"))
-        for field, name in names.items()
+        name: voiceprints if field == "voiceprint" else _column(rows, field) for field, name in names.items()
     }
     return frame.assign(**columns)
 
 
-_PENDING = Outcome("pending")
-_DTYPES = {"duration_s": "float64", "sample_rate_hz": "Int64", "channels": "Int64", "n_bytes": "Int64"}
+_DTYPES: dict[str, Any] = {
+    "duration_s": "float64",
+    "sample_rate_hz": "Int64",
+    "channels": "Int64",
+    "n_bytes": "Int64",
+}
 
 
-def _column(values: list[Any], dtype: Any) -> Any:
-    return pd.array(values, dtype=dtype)
+def _column(rows: Sequence[Outcome], field: str) -> Any:
+    dtype = _DTYPES.get(field, "string")
+    blocks = [
+        pd.Series([_value(row, field) for row in rows[start : start + _BLOCK]], dtype=dtype)
+        for start in range(0, max(len(rows), 1), _BLOCK)
+    ]
+    return pd.concat(blocks, ignore_index=True).array
 
 
 def _value(outcome: Outcome, field: str) -> Any:

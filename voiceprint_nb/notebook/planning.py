@@ -16,7 +16,7 @@ from voiceprint_nb import contract
 from voiceprint_nb.batch import planning
 from voiceprint_nb.batch.bridge import loop_thread
 from voiceprint_nb.batch.orders import earlier_upload
-from voiceprint_nb.batch.outcomes import Request
+from voiceprint_nb.batch.outcomes import Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import FILE_NAME, Ledger
 from voiceprint_nb.errors import UsageError
@@ -220,7 +220,8 @@ def plan(
             n_unclear=n_unclear,
             is_uploaded=lambda digest: earlier_upload(known, remote, digest, compress=compress) is not None,
         )
-    rows = frames.with_outcomes(frame, dict(enumerate(row.outcome for row in looked)), names)
+    outcomes = Outcomes(len(looked), enumerate(row.outcome for row in looked))
+    rows = frames.with_outcomes(frame, outcomes, names)
     return _plan(
         sums,
         settings,

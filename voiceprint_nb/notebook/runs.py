@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,8 +85,8 @@ class Session:
         Signs the addresses of objects.
     max_new : int, optional
         So many voiceprints are bought at most.
-    done : mapping, optional
-        Outcomes of rows that are finished already, by position.
+    done : iterable, optional
+        Positions and outcomes of rows that are finished already.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Session:
         receiver: Receiver | None = None,
         sign: Callable[[str], str] | None = None,
         max_new: int | None = None,
-        done: Mapping[int, Outcome] | None = None,
+        done: Iterable[tuple[int, Outcome]] = (),
     ) -> None:
         self._frame = frame
         self._new_session = partial(
@@ -146,11 +146,11 @@ class Session:
         submits them once more. So do open jobs of a run of which nothing is kept.
         """
         worth = ("failed", "canceled", "pending") if self._keep else ("failed", "canceled")
-        done = {
-            position: outcome
+        done = (
+            (position, outcome)
             for position, outcome in self._batch.outcomes.items()
             if outcome.status not in worth or outcome.error_code == "submit_unknown"
-        }
+        )
         return self._new_session(run_id=self.run_id, done=done)
 
     def _begin(self, keep: bool) -> str:
@@ -166,7 +166,7 @@ class Session:
         finished = False
         try:
             await self._batch.run()
-            rows = self._batch.outcomes.values()
+            rows, _ = self._batch.outcomes.snapshot()
             finished = not any(row.status == "pending" or row.error_code in _WORTH_RESUMING for row in rows)
         finally:
             self._ledger.end_run(self.run_id, self.tally.counts(), finished=finished)
@@ -177,7 +177,7 @@ class Session:
     def result(self) -> pd.DataFrame:
         """The frame with what is finished so far."""
         frame = frames.without_kept(self._frame, self._call.column)
-        out = frames.with_outcomes(frame, dict(self._batch.outcomes), frames.result_names(self._call.prefix))
+        out = frames.with_outcomes(frame, self._batch.outcomes, frames.result_names(self._call.prefix))
         snapshot = self.tally.snapshot()
         out.attrs = {**self._frame.attrs, "voiceprint_nb": self._facts(snapshot)}
         return out
