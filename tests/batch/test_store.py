@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,28 @@ def test_forgotten_voiceprints_are_gone_from_the_disk(tmp_path: Path) -> None:
         assert SECRET_PRINT[:100].encode() not in bytes_of(tmp_path)
         assert not ledger.runs()
     assert SECRET_PRINT[:100].encode() not in bytes_of(tmp_path)
+
+
+def test_ledger_of_the_earlier_layout_goes_on(tmp_path: Path) -> None:
+    earlier = (
+        "CREATE TABLE jobs (key TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT, claimed_at REAL NOT NULL, "
+        "job_id TEXT, opened_at REAL, closed_at REAL, voiceprint TEXT, warning TEXT) WITHOUT ROWID"
+    )
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as file, file:
+        file.execute(earlier)
+        file.execute("INSERT INTO jobs (key, state, claimed_at, job_id) VALUES ('open', 'open', 1, 'job-1')")
+        file.execute(
+            "INSERT INTO jobs (key, state, claimed_at, voiceprint) VALUES ('a', 'succeeded', 1, ?)",
+            (SECRET_PRINT,),
+        )
+    with Ledger(tmp_path) as ledger:
+        assert (found := ledger.find("a")) is not None
+        assert found.voiceprint == SECRET_PRINT
+        assert not ledger.claim("open")
+        ledger.succeeded("open", voiceprint="later", warning=None)
+        finish(ledger, "new")
+        assert ledger.forget_everything() == 3
+        assert ledger.find("a") is None
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough to look at" * 50, b"\0" * 5000])

@@ -49,6 +49,8 @@ def test_submit_returns_at_once_and_partial_grows(noises, tmp_path):
     assert set(out.vp_status) == {"succeeded"}
     pd.testing.assert_frame_equal(run.partial(), out)
     assert out.attrs["voiceprint_nb"]["ended_at"] is not None
+    assert vp.forget(run.run_id, data_dir=tmp_path) == 60
+    pd.testing.assert_frame_equal(run.partial(), out)
     assert repr(run).startswith(f"<Run {run.run_id}: voiceprints: 60 of 60 rows (")
 
 

@@ -1,0 +1,79 @@
+"""Outcomes of a run: packed as a frame will hold them, and the same as before."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voiceprint_nb.batch import outcomes as module
+from voiceprint_nb.batch.outcomes import Outcome, Outcomes
+
+STORAGES = ["auto", "python"]  # with pyarrow, where it is installed, and as without
+DONE = Outcome("succeeded", "secret", job_id="j", source="new", duration_s=2.5)
+REFUSED = Outcome("invalid", error_code="too_long", error="Too long.")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@given(n_rows=st.integers(0, 9), data=st.data())
+def test_rows_are_what_they_ended_as_at_any_moment(storage, n_rows, data):
+    with pytest.MonkeyPatch.context() as patch, pd.option_context("mode.string_storage", storage):
+        patch.setattr(module, "_BLOCK", 3)
+        outcomes, expected = Outcomes(n_rows), {}
+        for position in data.draw(st.permutations(range(n_rows))):
+            ended = data.draw(st.sampled_from([replace(DONE, voiceprint=f"secret {position}"), REFUSED]))
+            outcomes.end(position, ended)
+            expected[position] = ended
+            assert dict(outcomes) == expected
+            rows, texts = outcomes.snapshot()
+            assert [row.status for row in rows] == [
+                expected[n].status if n in expected else "pending" for n in range(n_rows)
+            ]
+            wanted = [expected[n].voiceprint if n in expected else None for n in range(n_rows)]
+            pd.testing.assert_extension_array_equal(texts, pd.array(wanted, dtype="string"))
+        rows, texts = outcomes.snapshot()
+        assert (len(rows), len(texts), texts.dtype) == (n_rows, n_rows, pd.StringDtype())
+        assert "secret" not in repr((outcomes, rows))
+    for position in (-1, n_rows):
+        assert outcomes.get(position) is None
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_writing_into_a_column_changes_no_later_one(storage):
+    with pd.option_context("mode.string_storage", storage):
+        outcomes = Outcomes(2, [(0, DONE), (1, DONE)])
+        _, texts = outcomes.snapshot()
+        texts[0] = "other"
+        assert list(outcomes.snapshot()[1]) == ["secret", "secret"]
+        assert outcomes[0] == DONE
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_texts_are_in_memory_once(storage):
+    n_rows, n_letters = 2000, 4000
+    with pd.option_context("mode.string_storage", storage):
+        Outcomes(1, [(0, DONE)]).snapshot()  # what is imported on use
+        tracemalloc.start()
+        try:
+            before = _held_bytes()
+            texts = (f"{number:0{n_letters}d}" for number in range(n_rows))
+            outcomes = Outcomes(n_rows, enumerate(Outcome("succeeded", text) for text in texts))
+            columns = [outcomes.snapshot()[1] for _ in range(3)]
+            held_bytes = _held_bytes() - before
+        finally:
+            tracemalloc.stop()
+    assert [column[7] for column in columns] == [f"{7:0{n_letters}d}"] * 3
+    assert n_rows * n_letters < held_bytes < 1.3 * n_rows * n_letters
+
+
+def _held_bytes() -> int:
+    """Python's memory, and pyarrow's where it is installed."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        return tracemalloc.get_traced_memory()[0]
+    return tracemalloc.get_traced_memory()[0] + int(pa.total_allocated_bytes())
