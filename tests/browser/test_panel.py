@@ -103,7 +103,11 @@ def test_after_a_reload_the_run_goes_on_and_is_shown_again(open_notebook, pictur
     shown.get_by_role("button", name="Cancel").click()
     expect(shown).to_contain_text("Canceled; submitted jobs go on")
     expect(shown.get_by_role("button", name="Retry failed")).to_be_visible()
-    picture(shown, "reloaded")
+    before_reload = notebook.cell(1)  # this page knows its widgets, and no display id
+    expect(before_reload).to_contain_text("Canceled; submitted jobs go on")
+    expect(before_reload).to_contain_text("run.show() in a new cell draws a panel that is saved")
+    expect(before_reload.get_by_role("button", name="Retry failed")).to_be_visible()
+    picture(before_reload, "reloaded")
     saved = notebook.save()
     (output, *_) = saved.cells[2].outputs
     assert "Canceled; submitted jobs go on" in output.data["text/html"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,10 @@ _COLOURS = {  # Okabe-Ito palette: distinguishable for colour-blind readers; eve
 _STRIPED = ("failed", WAITING)  # told apart from their neighbours in the bar without colour, too
 _GROUPS = {"submit": "submissions", "media": "upload links", "read": "job reads", "list": "job lists"}
 _MOST_PROBLEMS = 8
+_LOADED_LATER = (
+    "<div>This page was loaded after the run had begun: run.show() in a new cell draws a panel that is saved "
+    "with the notebook.</div>"
+)
 _TEXT = (  # the same in a widget, in an output and in a converted notebook, which differ in their styles
     "font-family:sans-serif;font-size:var(--jp-content-font-size1,14px);line-height:1.6;max-width:60em;"
     "overflow-wrap:break-word"
@@ -36,7 +41,9 @@ _CELL = "padding:3px 14px 3px 0;border:0;background:none;vertical-align:top;line
 class PanelMeter:
     """A live widget in a notebook; plain HTML under the same display id when the run ends.
 
-    Buttons have an output of their own below it, so that the text stays when they go.
+    Buttons have an output of their own below it, so that the text stays when they go. A page that is loaded
+    later knows no display ids, only the widget: where there are buttons it tells the end as well, and is
+    closed when nobody holds the run any more.
 
     Parameters
     ----------
@@ -50,24 +57,42 @@ class PanelMeter:
     ) -> None:
         self._on_cancel, self._on_retry = on_cancel, on_retry
         self._panel, self._buttons = _Output(), _Output()
+        self._is_live = False
         self._body: Any = None
         self._box: Any = None
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw; the first snapshot opens the panel, one that has ended closes it."""
-        if self._body is not None and not snapshot.ended:
-            self._body.value = as_html(snapshot)
+        drawn, said = as_html(snapshot), {"text/plain": str(snapshot)}
+        if self._is_live and not snapshot.ended:
+            self._body.value = drawn
             return
-        said = str(snapshot)
         if snapshot.ended:
-            self._panel.put({"text/plain": said, "text/html": as_html(snapshot)})
-            self._body = None
+            self._panel.put(said | {"text/html": drawn})
+            self._end(drawn)
         else:
-            import ipywidgets
-
-            self._body = ipywidgets.HTML(as_html(snapshot))
-            self._panel.put({"text/plain": said}, self._body)
+            self._begin(drawn)
+            self._panel.put(said, self._body)
+        self._is_live = not snapshot.ended
         self._put_button(snapshot)
+
+    def _begin(self, drawn: str) -> None:
+        if self._body is not None:
+            self._body.value = drawn
+            return
+        import ipywidgets
+
+        self._body = ipywidgets.HTML(drawn)
+        weakref.finalize(self, _close, self._body).atexit = False
+
+    def _end(self, drawn: str) -> None:
+        if self._body is None:
+            return
+        if self._on_cancel is not None:
+            self._body.value = drawn + _LOADED_LATER
+            return
+        _close(self._body)
+        self._body = None
 
     def _put_button(self, snapshot: Snapshot) -> None:
         n_left = sum(snapshot.counts.get(state, 0) for state in ("failed", "canceled", "pending"))
@@ -79,6 +104,7 @@ class PanelMeter:
             self._put_in_box(_button("Retry failed", tip, self._on_retry))
         elif self._box is not None:
             self._buttons.put({"text/plain": "run.result() gives the frame."})
+            _close(self._box)
             self._box = None
 
     def _put_in_box(self, button: Any) -> None:
@@ -100,7 +126,6 @@ class _Output:
 
     def __init__(self) -> None:
         self._handle: Any = None
-        self._widget: Any = None
 
     def put(self, bundle: dict[str, Any], widget: Any = None) -> None:
         """Show a bundle; front ends without widgets show its text in the widget's place."""
@@ -113,9 +138,6 @@ class _Output:
             self._handle = display(bundle, raw=True, display_id=True)
         else:
             self._handle.update(bundle, raw=True)
-        if self._widget is not None:
-            _close(self._widget)
-        self._widget = widget
 
 
 def _button(name: str, tip: str, on_click: Callable[[], None]) -> Any:
