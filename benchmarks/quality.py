@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb import audio
-from voiceprint_nb.analysis.similarity import cosine_matrix, equal_error_rate
+from voiceprint_nb.analysis.detection import equal_error_rate
+from voiceprint_nb.analysis.similarity import cosine_matrix
 from voiceprint_nb.engine.embedder import Embedder
 from voiceprint_nb.engine.pool import EnginePool
 

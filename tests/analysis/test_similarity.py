@@ -1,13 +1,11 @@
-"""Cosines, neighbours and error rates that can be checked by hand."""
+"""Cosines and neighbours that can be checked by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from voiceprint_nb.analysis.similarity import cosine_matrix, equal_error_rate, nearest, vectors
+from voiceprint_nb.analysis.similarity import cosine_matrix, nearest, vectors
 from voiceprint_nb.contract import encode_voiceprint
 from voiceprint_nb.errors import UsageError
 
@@ -63,43 +61,3 @@ def test_nearest_skips_the_row_itself() -> None:
     for shape in ((1, 1), (2, 3), (4,)):
         with pytest.raises(UsageError):
             nearest(np.ones(shape, np.float32))
-
-
-@pytest.mark.parametrize(
-    ("genuine", "impostor", "rate", "threshold"),
-    [
-        ([0.8, 0.9], [0.1, 0.2], 0.0, 0.5),  # apart: the middle of the gap
-        ([0.1], [0.9], 1.0, 0.5),  # the wrong way round
-        ([0.5], [0.5], 0.5, 0.5),  # no information
-        ([0.9, 0.8, 0.4], [0.5, 0.2, 0.1], 1 / 3, 0.45),  # one error each way at 0.4 < t <= 0.5
-        ([0.9, 0.8, 0.7, 0.3], [0.6, 0.5, 0.2, 0.1], 0.25, 0.55),
-        ([0.9, 0.3], [0.5, 0.4, 0.2, 0.1], 0.5, 0.35),  # half of each at 0.3 < t <= 0.4
-    ],
-)
-def test_equal_error_rate_by_hand(
-    genuine: list[float], impostor: list[float], rate: float, threshold: float
-) -> None:
-    found = equal_error_rate(genuine, impostor)
-    assert found == pytest.approx((rate, threshold))
-
-
-@pytest.mark.parametrize(("genuine", "impostor"), [([], [0.1]), ([0.1], []), ([np.nan], [0.1])])
-def test_equal_error_rate_needs_scores(genuine: list[float], impostor: list[float]) -> None:
-    with pytest.raises(UsageError):
-        equal_error_rate(genuine, impostor)
-
-
-scores = st.lists(st.integers(-50, 50).map(lambda score: score / 50), min_size=1, max_size=30)
-
-
-@settings(deadline=None)
-@given(scores, scores)
-def test_equal_error_rate_is_what_its_threshold_gives(genuine: list[float], impostor: list[float]) -> None:
-    rate, threshold = equal_error_rate(genuine, impostor)
-    accepted = np.mean(np.array(impostor) >= threshold)
-    rejected = np.mean(np.array(genuine) < threshold)
-    assert rate == pytest.approx((accepted + rejected) / 2)
-    mirrored, _ = equal_error_rate([-score for score in impostor], [-score for score in genuine])
-    assert mirrored == pytest.approx(rate)
-    shifted, _ = equal_error_rate([score + 3 for score in genuine], [score + 3 for score in impostor])
-    assert shifted == pytest.approx(rate)

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from voiceprint_nb import audio
-from voiceprint_nb.analysis.similarity import cosine_matrix, equal_error_rate, vectors
+from voiceprint_nb.analysis.detection import equal_error_rate
+from voiceprint_nb.analysis.similarity import cosine_matrix, vectors
 from voiceprint_nb.engine import embedder as engine
 from voiceprint_nb.engine.embedder import Embedder, fingerprint, vector_of, voiceprint_text
 from voiceprint_nb.errors import RowError, UsageError

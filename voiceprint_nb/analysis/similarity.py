@@ -1,4 +1,4 @@
-"""Similarity of voiceprints: cosines, neighbours, equal error rate. NumPy only.
+"""Similarity of voiceprints: cosines and neighbours. NumPy only.
 
 Local prints hold a unit vector and the fingerprint of the model that made it; only prints of one model are
 compared. Prints of the hosted service are opaque and refused.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from voiceprint_nb.contract import decode_voiceprint
 from voiceprint_nb.errors import UsageError
@@ -116,50 +116,3 @@ def nearest(matrix: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.f
     np.fill_diagonal(others, -np.inf)
     indices = np.argmax(others, axis=1)
     return indices, others[np.arange(len(others)), indices]
-
-
-def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> tuple[float, float]:
-    """Error rate at the threshold where false accepts and false rejects are equally frequent.
-
-    A pair is accepted when its score is at least the threshold. Over all thresholds that decide differently,
-    the one with the smallest distance between the two rates counts; of two, the one with fewer errors. The
-    rate is the mean of both there (Martin et al., "The DET curve in assessment of detection task
-    performance", Eurospeech 1997; no interpolation, no convex hull).
-
-    Parameters
-    ----------
-    genuine : (n,) array-like
-        Scores of pairs of one speaker, higher for more similar.
-    impostor : (m,) array-like
-        Scores of pairs of different speakers.
-
-    Returns
-    -------
-    rate : float
-        Share of wrong decisions in [0, 1].
-    threshold : float
-        Middle of the range of thresholds with these decisions.
-
-    Raises
-    ------
-    UsageError
-        One side has no scores, or a score is not finite.
-
-    Examples
-    --------
-    >>> equal_error_rate([0.9, 0.8, 0.4], [0.5, 0.2, 0.1])
-    (0.3333333333333333, 0.45)
-    """
-    same, different = (np.sort(np.asarray(side, np.float64).ravel()) for side in (genuine, impostor))
-    if not len(same) or not len(different):
-        raise UsageError("An equal error rate needs at least one genuine and one impostor score.")
-    scores = np.unique(np.concatenate([same, different]))
-    if not np.isfinite(scores).all():
-        raise UsageError("A score is NaN or infinite: leave pairs without a score out.")
-    accepted = len(different) - np.searchsorted(different, scores, side="left")  # impostors at or above
-    rejected = np.searchsorted(same, scores, side="left")  # genuine pairs below
-    gaps = np.abs(accepted * len(same) - rejected * len(different))  # integers: ties are exact
-    rates = (accepted / len(different) + rejected / len(same)) / 2
-    best = int(np.lexsort((rates, gaps))[0])
-    threshold = scores[best] if best == 0 else (scores[best - 1] + scores[best]) / 2
-    return float(rates[best]), float(threshold)

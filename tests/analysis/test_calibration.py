@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.stats import norm
+from voices import voices
+
+from voiceprint_nb.analysis import calibration
+from voiceprint_nb.analysis.calibration import Calibration, calibrate
+from voiceprint_nb.analysis.detection import log_likelihood_ratio_cost
+from voiceprint_nb.analysis.trials import Trials, make_trials
+from voiceprint_nb.errors import UsageError
+
+
+def calibrated(n_speakers: int = 30, n_clips: int = 6, *, noise: float = 1.2, seed: int = 0) -> Calibration:
+    embeddings, speakers = voices(n_speakers, n_clips, noise=noise, seed=seed)
+    return calibrate(make_trials(embeddings, speakers), model="ab", n_clips=len(speakers))
+
+
+def gaussian(n: int, *, apart: float, seed: int = 0) -> Trials:
+    """Genuine scores around ``apart``, impostor scores around 0, both of spread 1; a speaker each pair."""
+    random = np.random.default_rng(seed)
+    scores = np.concatenate([random.normal(apart, 1, n), random.normal(0, 1, n)]).astype(np.float32)
+    names = np.arange(n)
+    return Trials(scores, np.concatenate([names, names]), np.concatenate([names, (names + 1) % n]))
+
+
+def test_line_is_that_of_weighted_logistic_regression() -> None:
+    trials = make_trials(*voices(12, 5, noise=1.5))
+    made = calibrate(trials, model="ab", n_clips=60)
+
+    def loss(line: np.ndarray) -> float:
+        return log_likelihood_ratio_cost(
+            line[0] * trials.genuine + line[1], line[0] * trials.impostor + line[1]
+        )
+
+    best = minimize(loss, [1.0, 0.0])
+    assert [made.slope, made.intercept] == pytest.approx(best.x, rel=0.05)
+
+
+def test_known_distributions_give_their_known_figures() -> None:
+    made = calibrate(gaussian(4000, apart=2.0), model="ab", n_clips=8000)
+    assert made.eer.value == pytest.approx(norm.cdf(-1), abs=0.01)
+    assert made.eer_threshold == pytest.approx(1.0, abs=0.06)
+    assert (made.slope, made.intercept) == pytest.approx((2.0, -2.0), abs=0.15)  # of two normal densities
+    assert made.threshold(0.05).value == pytest.approx(norm.ppf(0.95), abs=0.06)
+    assert made.lowest_genuine(0.05) == pytest.approx(2 + norm.ppf(0.05), abs=0.06)
+    assert made.probability([1.0]) == pytest.approx([0.5], abs=0.05)
+    assert made.probability([1.0], prior=0.1) == pytest.approx([0.1], abs=0.02)
+
+
+def test_intervals_are_those_of_a_bootstrap_over_speakers() -> None:
+    """Resampled by hand: speakers with their clips, then all trials anew but those of a clip with itself."""
+    embeddings, speakers = voices(25, 4, noise=1.4)
+    made = calibrate(make_trials(embeddings, speakers), model="ab", n_clips=100)
+    random = np.random.default_rng(9)
+    rates = []
+    for _ in range(300):
+        drawn = random.integers(25, size=25)
+        weight = np.bincount(drawn, minlength=25)
+        trials = make_trials(embeddings, speakers)
+        counts = np.where(
+            trials.is_genuine, weight[trials.speaker], weight[trials.speaker] * weight[trials.person]
+        )
+        again = calibrate_rate(trials.where(np.repeat(np.arange(len(counts)), counts)))
+        rates.append(again)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    assert (made.eer.low, made.eer.high) == pytest.approx((low, high), abs=0.012)
+    assert made.eer.low < made.eer.value < made.eer.high
+
+
+def calibrate_rate(trials: Trials) -> float:
+    from voiceprint_nb.analysis.detection import equal_error_rate
+
+    return equal_error_rate(trials.genuine, trials.impostor)[0]
+
+
+def test_intervals_hold_what_other_speakers_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_REPEATS", 100)
+    truth = calibrated(200, 4, noise=1.6, seed=99)
+    found = [calibrated(40, 4, noise=1.6, seed=seed) for seed in range(12)]
+    assert sum(made.eer.low <= truth.eer.value <= made.eer.high for made in found) >= 9
+    limit = truth.threshold(0.02).value
+    assert sum(made.threshold(0.02).low <= limit <= made.threshold(0.02).high for made in found) >= 9
+    single = [made.eer.high - made.eer.low for made in found]
+    assert truth.eer.high - truth.eer.low < min(single)
+
+
+def test_probabilities_are_honest_on_speakers_that_were_left_out() -> None:
+    made = calibrated(60, 5, noise=1.2)
+    others = make_trials(*voices(100, 5, noise=1.2, seed=5))
+    cost = log_likelihood_ratio_cost(
+        made.log_likelihood_ratio(others.genuine), made.log_likelihood_ratio(others.impostor)
+    )
+    assert made.cllr == pytest.approx(cost, abs=0.08)
+    assert cost < 0.6
+
+
+def test_too_few_speakers_are_told() -> None:
+    few = calibrated(4, 3)
+    assert "4 speakers are too few" in few.remarks[0]
+    assert few.cllr is None
+    assert not calibrated(20).remarks
+    wrong = Trials(np.array([0.1, 0.2, 0.8, 0.9], np.float32), np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0]))
+    assert "look at the labels" in calibrate(wrong, model="ab", n_clips=4).remarks[-1]
+
+
+def test_thresholds_that_the_trials_cannot_tell() -> None:
+    made = calibrated(8, 3)
+    with pytest.raises(UsageError, match="label more speakers"):
+        made.threshold(1e-6)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        made.threshold(0)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        made.probability([0.5], prior=1.0)
+    assert "30 would make it firm" in (made.remark_on(0.01) or "")
+    assert made.remark_on(0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("speakers", "words"), [([0, 1, 2], "two clips of one"), ([0, 0, 0], "only one speaker")]
+)
+def test_one_kind_of_claims_is_refused(speakers: list[int], words: str) -> None:
+    embeddings, _ = voices(1, 3, noise=1)
+    with pytest.raises(UsageError, match=words):
+        calibrate(make_trials(embeddings, np.array(speakers)), model="ab", n_clips=3)
+
+
+def test_scores_far_apart_still_give_a_line() -> None:
+    made = calibrated(20, 4, noise=0.1)
+    assert made.eer.value == 0
+    assert np.isfinite([made.slope, made.intercept]).all()
+    assert made.probability([made.trials.genuine.min(), made.trials.impostor.max()]).round() == pytest.approx(
+        [1, 0]
+    )

@@ -1,0 +1,16 @@
+"""Embeddings of made-up speakers: a direction each, and noise around it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from voiceprint_nb.analysis.trials import unit
+
+
+def voices(n_speakers: int, n_clips: int, *, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors (speakers * clips, 32) float32, and whose they are."""
+    random = np.random.default_rng(seed)
+    centres = unit(random.normal(size=(n_speakers, 32)).astype(np.float32))
+    speakers = np.repeat(np.arange(n_speakers), n_clips)
+    clips = centres[speakers] + noise * random.normal(size=(len(speakers), 32)) / np.sqrt(32)
+    return unit(clips.astype(np.float32)), speakers

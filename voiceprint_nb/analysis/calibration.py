@@ -1,0 +1,278 @@
+"""Which score is enough: what genuine and impostor scores of labelled voiceprints allow to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from voiceprint_nb.analysis import detection
+from voiceprint_nb.analysis.trials import Scoring, Trials
+from voiceprint_nb.errors import MissingExtra, UsageError
+
+_MOST_TRIALS = 100_000  # in a bootstrap: more do not change its figures
+_REPEATS = 1000
+_SEED = 1
+_FOLDS = 5
+_LEAST_SPEAKERS = 20
+_LEAST_FALSE_ACCEPTS = 30  # the rule of 30 (Doddington et al., Speech Communication 31, 2000)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, and the interval that holds it with other speakers of the same kind in 95 of 100 cases."""
+
+    value: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What scores mean, for voiceprints like those that it was made of.
+
+    Intervals come from a bootstrap over speakers, not pairs: pairs of one speaker are alike, and as if they
+    were independent the intervals would be far too narrow (Bolle, Ratha and Pankanti, "Error analysis of
+    pattern recognition systems: the subsets bootstrap", Computer Vision and Image Understanding 93, 2004).
+
+    Attributes
+    ----------
+    model : str
+        Fingerprint of the model that made the prints; for others nothing of this holds.
+    enrolled : int
+        Clips that make a person in the trials; 1 is clip against clip.
+    scoring : {"centroid", "best"}
+        How a clip is scored against several of a person.
+    n_clips, n_speakers, n_genuine, n_impostor : int
+        What it is based on: clips, people, true and false claims.
+    eer : Estimate
+        Equal error rate, a share in [0, 1] (`detection.equal_error_rate`).
+    eer_threshold : float
+        The score there.
+    min_dcf : float
+        Smallest normalised detection cost at a prior of 1 % (`detection.minimum_cost`).
+    cllr : float or None
+        Cost in bits of trusting `probability`, on speakers that its fit has not seen
+        (`detection.log_likelihood_ratio_cost`); None if there are too few speakers to leave some out.
+    slope, intercept : float
+        Natural log-likelihood ratio = ``slope * score + intercept``: logistic regression with as much weight
+        on true as on false claims (Brümmer and du Preez, Computer Speech and Language 20, 2006).
+    remarks : tuple of str
+        What there is too little of to trust the figures.
+    trials : Trials
+        The scores themselves.
+    """
+
+    model: str
+    enrolled: int
+    scoring: Scoring
+    n_clips: int
+    n_speakers: int
+    n_genuine: int
+    n_impostor: int
+    eer: Estimate
+    eer_threshold: float
+    min_dcf: float
+    cllr: float | None
+    slope: float
+    intercept: float
+    remarks: tuple[str, ...]
+    trials: Trials = field(repr=False)
+
+    def threshold(self, false_accept_rate: float = 0.01) -> Estimate:
+        """The lowest score at which at most this share of false claims is accepted.
+
+        Parameters
+        ----------
+        false_accept_rate : float
+            In (0, 1).
+
+        Raises
+        ------
+        UsageError
+            A rate outside, or so low that fewer than one of the false claims would be it.
+        """
+        if not 0 < false_accept_rate < 1:
+            raise UsageError(f"A false-accept rate lies between 0 and 1, not at {false_accept_rate}.")
+        if false_accept_rate * self.n_impostor < 1:
+            raise UsageError(
+                f"A false-accept rate of {false_accept_rate:.3g} cannot be read off {self.n_impostor} false "
+                f"claims: label more speakers, or ask for {1 / self.n_impostor:.2g} or more."
+            )
+        value = detection.threshold_for(self.trials.impostor, false_accept_rate)
+
+        def quantile(
+            scores: NDArray[np.float32], genuine: NDArray[np.float64], impostor: NDArray[np.float64]
+        ) -> float:
+            return float(scores[np.searchsorted(impostor, 1 - false_accept_rate)])
+
+        return _estimate(self.trials, value, quantile)
+
+    def remark_on(self, false_accept_rate: float) -> str | None:
+        """Why the threshold for this rate is a guess; None if it is not."""
+        n_expected = false_accept_rate * self.n_impostor
+        if n_expected >= _LEAST_FALSE_ACCEPTS:
+            return None
+        return (
+            f"The threshold for {false_accept_rate:.3g} rests on {n_expected:.0f} of {self.n_impostor} false "
+            f"claims: {_LEAST_FALSE_ACCEPTS} would make it firm."
+        )
+
+    def lowest_genuine(self, false_reject_rate: float = 0.01) -> float:
+        """The highest score at which at most this share of true claims is rejected."""
+        return -detection.threshold_for(-self.trials.genuine, false_reject_rate)
+
+    def log_likelihood_ratio(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """How much likelier a score is if the claim is true, as a natural logarithm."""
+        return self.slope * np.asarray(scores, np.float64) + self.intercept
+
+    def probability(self, scores: ArrayLike, prior: float = 0.5) -> NDArray[np.float64]:
+        """Probability that the claim is true.
+
+        Parameters
+        ----------
+        scores : array-like
+            Cosines.
+        prior : float
+            Share of true claims in use, in (0, 1).
+
+        Raises
+        ------
+        UsageError
+            A prior outside.
+        """
+        if not 0 < prior < 1:
+            raise UsageError(f"A prior lies between 0 and 1, not at {prior}.")
+        log_odds = self.log_likelihood_ratio(scores) + np.log(prior / (1 - prior))
+        probability: NDArray[np.float64] = 1 / (1 + np.exp(-log_odds))
+        return probability
+
+
+def calibrate(
+    trials: Trials, *, model: str, n_clips: int, enrolled: int = 1, scoring: Scoring = "centroid"
+) -> Calibration:
+    """What the scores of these trials allow to say.
+
+    Raises
+    ------
+    UsageError
+        No true claims, or no false ones.
+    MissingExtra
+        scikit-learn is not installed.
+    """
+    genuine, impostor = trials.genuine, trials.impostor
+    if not len(genuine):
+        raise UsageError("No speaker has enough clips for one true claim: label at least two clips of one.")
+    if not len(impostor):
+        raise UsageError("There is only one speaker: label clips of two or more.")
+    rate, threshold = detection.equal_error_rate(genuine, impostor)
+    slope, intercept = _line(trials)
+    n_speakers = len(np.unique(np.concatenate([trials.speaker, trials.person])))
+    return Calibration(
+        model,
+        enrolled,
+        scoring,
+        n_clips,
+        n_speakers,
+        len(genuine),
+        len(impostor),
+        _estimate(trials, rate, _equal_error_rate),
+        threshold,
+        detection.minimum_cost(genuine, impostor)[0],
+        _left_out_cost(trials),
+        slope,
+        intercept,
+        tuple(_remarks(n_speakers, slope)),
+        trials,
+    )
+
+
+def _remarks(n_speakers: int, slope: float) -> list[str]:
+    remarks = []
+    if n_speakers < _LEAST_SPEAKERS:
+        remarks.append(
+            f"{n_speakers} speakers are too few to say much about others: label {_LEAST_SPEAKERS} or more."
+        )
+    if slope <= 0:
+        remarks.append("True claims score no higher than false ones: look at the labels.")
+    return remarks
+
+
+# --- bootstrap over speakers ----------------------------------------------------------------------------
+
+Statistic = Callable[[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]], float]
+
+
+def _estimate(trials: Trials, value: float, statistic: Statistic) -> Estimate:
+    """The 2.5th and 97.5th percentile of a statistic, over speakers drawn with replacement.
+
+    The statistic gets scores in ascending order, and for each the share of genuine and of impostor trials
+    that score lower.
+    """
+    random = np.random.default_rng(_SEED)
+    for kind in (trials.is_genuine, ~trials.is_genuine):
+        if (n_extra := int(kind.sum()) - _MOST_TRIALS) > 0:
+            kept = np.ones(len(kind), bool)
+            kept[random.choice(np.flatnonzero(kind), n_extra, replace=False)] = False
+            trials = trials.where(kept)
+    trials = trials.where(np.argsort(trials.scores, kind="stable"))
+    names, numbers = np.unique(np.concatenate([trials.speaker, trials.person]), return_inverse=True)
+    speaker, person = np.split(numbers, 2)
+    repeated = []
+    for _ in range(_REPEATS):
+        drawn = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))
+        genuine = np.where(trials.is_genuine, drawn[speaker], 0).cumsum()
+        impostor = np.where(trials.is_genuine, 0, drawn[speaker] * drawn[person]).cumsum()
+        if genuine[-1] and impostor[-1]:
+            below = (np.concatenate([[0.0], side[:-1]]) / side[-1] for side in (genuine, impostor))
+            repeated.append(statistic(trials.scores, *below))
+    low, high = np.percentile(repeated, [2.5, 97.5]) if repeated else (np.nan, np.nan)
+    return Estimate(value, float(low), float(high))
+
+
+def _equal_error_rate(
+    scores: NDArray[np.float32], genuine: NDArray[np.float64], impostor: NDArray[np.float64]
+) -> float:
+    place = int(np.argmin(np.abs(genuine - (1 - impostor))))
+    return float(genuine[place] + 1 - impostor[place]) / 2
+
+
+# --- log-likelihood ratios ------------------------------------------------------------------------------
+
+
+def _line(trials: Trials) -> tuple[float, float]:
+    """Slope and intercept of the log-likelihood ratio over the score."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise MissingExtra(
+            "Calibration needs scikit-learn: pip install 'voiceprint_nb[analysis]'."
+        ) from error
+    scores = trials.scores.astype(np.float64)
+    centre, spread = scores.mean(), scores.std() or 1.0
+    fit = LogisticRegression(class_weight="balanced")  # a little regularised, for scores apart
+    fit.fit(((scores - centre) / spread)[:, None], trials.is_genuine)
+    slope = float(fit.coef_[0, 0] / spread)
+    return slope, float(fit.intercept_[0] - slope * centre)
+
+
+def _left_out_cost(trials: Trials) -> float | None:
+    """Cllr over speakers that the line has not seen, in folds."""
+    names = np.unique(np.concatenate([trials.speaker, trials.person]))
+    fold_of = np.random.default_rng(_SEED).permutation(len(names)) % _FOLDS
+    speaker, person = (fold_of[np.searchsorted(names, side)] for side in (trials.speaker, trials.person))
+    genuine, impostor = [], []
+    for fold in range(_FOLDS):
+        seen = trials.where((speaker != fold) & (person != fold))
+        unseen = trials.where((speaker == fold) & (person == fold))
+        if not (len(seen.genuine) and len(seen.impostor) and len(unseen.genuine) and len(unseen.impostor)):
+            return None
+        slope, intercept = _line(seen)
+        genuine.append(slope * unseen.genuine + intercept)
+        impostor.append(slope * unseen.impostor + intercept)
+    return detection.log_likelihood_ratio_cost(np.concatenate(genuine), np.concatenate(impostor))

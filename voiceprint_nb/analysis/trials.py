@@ -1,0 +1,164 @@
+"""Trials: clips against people, of whom some spoke them, scored as `match` scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint_nb.errors import UsageError
+
+Scoring = Literal["centroid", "best"]
+
+_MOST_CLIPS = 3000  # 4.5 million pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """Scores of clips against people.
+
+    Attributes
+    ----------
+    scores : (n,) float32
+        Similarities, higher for more similar.
+    speaker, person : (n,) intp
+        Number of who is heard, and of who is claimed.
+    """
+
+    scores: NDArray[np.float32]
+    speaker: NDArray[np.intp]
+    person: NDArray[np.intp]
+
+    @cached_property
+    def is_genuine(self) -> NDArray[np.bool_]:
+        """Whether the claim is true."""
+        is_genuine: NDArray[np.bool_] = self.speaker == self.person
+        return is_genuine
+
+    @property
+    def genuine(self) -> NDArray[np.float32]:
+        """Scores of true claims."""
+        return self.scores[self.is_genuine]
+
+    @property
+    def impostor(self) -> NDArray[np.float32]:
+        """Scores of false claims."""
+        return self.scores[~self.is_genuine]
+
+    def where(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Trials:
+        """Some of them, in this order."""
+        return Trials(self.scores[chosen], self.speaker[chosen], self.person[chosen])
+
+
+def person_scores(
+    clips: NDArray[np.float32], prints: NDArray[np.float32], *, scoring: Scoring
+) -> NDArray[np.float32]:
+    """Scores of clips against one person.
+
+    Parameters
+    ----------
+    clips : (n, dimensions) float32
+        Unit vectors.
+    prints : (k, dimensions) float32
+        The person's, unit vectors.
+    scoring : {"centroid", "best"}
+        The cosine to the direction of the prints' mean, or the highest of the cosines.
+
+    Returns
+    -------
+    (n,) float32
+
+    Raises
+    ------
+    UsageError
+        Another ``scoring``.
+    """
+    if scoring == "best":
+        best: NDArray[np.float32] = (clips @ prints.T).max(axis=1)
+        return best
+    if scoring != "centroid":
+        raise UsageError(
+            f"Unknown scoring={scoring!r}: use one of {', '.join(map(repr, get_args(Scoring)))}."
+        )
+    cosines: NDArray[np.float32] = clips @ unit(prints.mean(axis=0))
+    return cosines
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors at length 1, along the last axis."""
+    unit_vectors: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit_vectors
+
+
+def make_trials(
+    embeddings: NDArray[np.float32],
+    speakers: NDArray[np.intp],
+    *,
+    groups: NDArray[np.intp] | None = None,
+    enrolled: int = 1,
+    scoring: Scoring = "centroid",
+) -> Trials:
+    """Every clip against every person, enrolled with other clips than that one.
+
+    With one clip a person, each pair of clips is one trial. With more, each clip meets each person once: the
+    ones that follow it in the person's row of clips, or the first ones. Of more than 3,000 clips, so many are
+    taken evenly from all speakers.
+
+    Parameters
+    ----------
+    embeddings : (n, dimensions) float32
+        Unit vectors.
+    speakers : (n,) intp
+        Who is heard.
+    groups : (n,) intp, optional
+        Only clips of one group meet: a room, a device, a corpus.
+    enrolled : int
+        Clips that make a person; who has fewer is never claimed.
+    scoring : {"centroid", "best"}
+        As `person_scores` takes it.
+    """
+    chosen = _evenly(speakers)
+    embeddings, speakers = embeddings[chosen], speakers[chosen]
+    groups = np.zeros(len(speakers), np.intp) if groups is None else groups[chosen]
+    if enrolled == 1:
+        first, second = np.triu_indices(len(speakers), k=1)
+        near = groups[first] == groups[second]
+        first, second = first[near], second[near]
+        cosines = (embeddings @ embeddings.T)[first, second]
+        return Trials(np.clip(cosines, -1, 1), speakers[first], speakers[second])
+    parts = []
+    for group in np.unique(groups):
+        for person in np.unique(speakers[groups == group]):
+            own = np.flatnonzero((groups == group) & (speakers == person))
+            others = np.flatnonzero((groups == group) & (speakers != person))
+            if len(own) >= enrolled:
+                scores = person_scores(embeddings[others], embeddings[own[:enrolled]], scoring=scoring)
+                parts.append((scores, speakers[others], np.full(len(others), person)))
+            if len(own) > enrolled:
+                around = np.concatenate([own, own])
+                rows = [around[place + 1 : place + 1 + enrolled] for place in range(len(own))]
+                scores = np.concatenate(
+                    [
+                        person_scores(embeddings[[clip]], embeddings[row], scoring=scoring)
+                        for clip, row in zip(own, rows, strict=True)
+                    ]
+                )
+                parts.append((scores, np.full(len(own), person), np.full(len(own), person)))
+    if not parts:
+        return Trials(np.empty(0, np.float32), np.empty(0, np.intp), np.empty(0, np.intp))
+    scores, heard, claimed = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Trials(np.clip(scores, -1, 1), heard, claimed)
+
+
+def _evenly(speakers: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Positions of at most 3,000 clips: the first of each speaker, then the second, and so on."""
+    if len(speakers) <= _MOST_CLIPS:
+        return np.arange(len(speakers))
+    order = np.argsort(speakers, kind="stable")
+    begins = np.searchsorted(speakers[order], speakers[order])
+    turn = np.empty(len(speakers), np.intp)
+    turn[order] = np.arange(len(speakers)) - begins
+    return np.sort(np.argsort(turn, kind="stable")[:_MOST_CLIPS])
