@@ -422,6 +422,7 @@ def test_a_notebook(gate: Gate, ears: Ears, clips: list[Path], web: counted_web.
         "%xmode Verbose",
         "vp.voiceprints(df, 'audio', ledger=False, progress=False, model='refused')",
         "open('prints', 'w').write(' '.join(out['voiceprint']))",
+        "vp.check(df, 'audio').filter(like='vp_')",
     ]
     refusal = JSONResponse({"message": ECHO}, 401)
     gate.faults = [("POST", "/v1/voiceprint", if_model(refusal, gate.inner))]

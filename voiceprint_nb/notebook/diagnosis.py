@@ -6,6 +6,8 @@ import html
 from dataclasses import dataclass
 from typing import Literal
 
+from voiceprint_nb.notebook.shown import Bundled
+
 Level = Literal["ok", "note", "wrong"]
 
 _SIGNS = {"ok": "&#10003;", "note": "&#8505;", "wrong": "&#10005;"}
@@ -29,7 +31,7 @@ class Finding:
 
 
 @dataclass(frozen=True, repr=False)
-class Report:
+class Report(Bundled):
     """What `doctor` returns: text in terminals, a table in notebooks.
 
     Attributes

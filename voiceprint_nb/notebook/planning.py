@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import numbers
 import os
@@ -22,12 +21,13 @@ from voiceprint_nb.batch.store import FILE_NAME, Ledger
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook import frames, services, views
 from voiceprint_nb.notebook.frames import Data
+from voiceprint_nb.notebook.shown import Bundled, facts_table
 from voiceprint_nb.notebook.verbs import Base, refuse_model
 from voiceprint_nb.settings import HOSTED_URL, Settings, resolve
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class Plan(planning.Totals):
+class Plan(planning.Totals, Bundled):
     """What `voiceprints` would do with a frame; printed, it is a few lines of text.
 
     Attributes
@@ -79,13 +79,7 @@ class Plan(planning.Totals):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """A small table, in the colours of the page around it."""
-        rows = "".join(
-            f'<tr><th scope="row" style="text-align:left">{html.escape(name)}</th>'
-            f'<td style="text-align:left">{html.escape(text)}</td></tr>'
-            for name, text in self._lines()
-        )
-        return f"<table><tbody>{rows}</tbody></table>"
+        return facts_table(self._lines())
 
     def _lines(self) -> list[tuple[str, str]]:
         lines = [("Plan", f"{_count(self.n_rows, 'row')}: {self._counts()}")]

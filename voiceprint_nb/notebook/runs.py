@@ -26,6 +26,7 @@ from voiceprint_nb.batch.store import Ledger, RunRecord, is_private
 from voiceprint_nb.errors import ServiceError, UsageError
 from voiceprint_nb.intake.clips import Fit
 from voiceprint_nb.notebook import frames, services, views
+from voiceprint_nb.notebook.shown import Bundled
 from voiceprint_nb.notebook.views import Paced
 from voiceprint_nb.settings import Settings
 
@@ -229,7 +230,7 @@ class Session:
         return f"Stopped. {len(self._frame) - open_rows} of {len(self._frame)} rows are finished; {kept}."
 
 
-class Run:
+class Run(Bundled):
     """A run in the background.
 
     Await it, or ask for `result`; `partial` gives what is finished so far.
@@ -336,6 +337,15 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id}: {self._session.tally.snapshot()}>"
+
+    def _repr_html_(self) -> str:
+        """How it stands at this moment: nothing moves, unlike in `show`."""
+        from voiceprint_nb.notebook.widgets import as_html
+
+        snapshot = self._session.tally.snapshot()
+        moment = time.strftime("%H:%M:%S")
+        later = "" if snapshot.ended else f"<div>As of {moment}: run.show() draws a panel that follows.</div>"
+        return as_html(snapshot) + later
 
     def _add(self, meter: Paced) -> None:
         meter.show(self._session.tally.snapshot())  # opened by the calling cell, not by the loop's thread

@@ -14,7 +14,7 @@ from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook import frames
 from voiceprint_nb.notebook.columns import Column, columns_of
 from voiceprint_nb.notebook.frames import Data
-from voiceprint_nb.notebook.shown import PRINT, shown
+from voiceprint_nb.notebook.shown import PRINT, Bundled, shown
 from voiceprint_nb.notebook.voiceprint import Voiceprint
 
 TOTAL_BYTES = 2_000_000
@@ -100,7 +100,7 @@ def show(
     )
 
 
-class Table:
+class Table(Bundled):
     """What `show` returns: HTML in notebooks, text in terminals, drawn when it is displayed.
 
     Parameters
@@ -142,9 +142,6 @@ class Table:
 
     def _repr_html_(self) -> str:
         return self._html
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": self._html}
 
     @functools.cached_property
     def _html(self) -> str:

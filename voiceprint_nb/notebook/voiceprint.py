@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint_nb.notebook.shown import Bundled, facts_table
+
 
 @dataclass(frozen=True)
-class Voiceprint:
+class Voiceprint(Bundled):
     """A speaker's vocal signature from one clip; its text is biometric data and never shown.
 
     Attributes
@@ -42,4 +44,9 @@ class Voiceprint:
         return embedding
 
     def __repr__(self) -> str:
-        return f"<Voiceprint of {self.duration_s:.1f} s>"
+        warning = f": {self.warning}" if self.warning else ""
+        return f"<Voiceprint of {self.duration_s:.1f} s{warning}>"
+
+    def _repr_html_(self) -> str:
+        warning = [("Warning", self.warning)] if self.warning else []
+        return facts_table([("Voiceprint", f"of {self.duration_s:.1f} s; not shown"), *warning])
