@@ -28,8 +28,8 @@ What the columns say:
   same for each row at any size: what other programs on the computer do to both, cancels
 - ``frame``: kilobytes of the new columns for each row, by ``memory_usage(deep=True)``
 - ``run``, ``peak``: growth of the resident memory for each row from the call to the end of the run, and at
-  most, beyond the new columns: until they are built, the outcomes hold the texts that will be in them;
-  ``result``: the same when they have been built, and the outcomes are still there; ``left``: without these
+  most, beyond the new columns: the outcomes hold the texts that will be in them; ``result``: the same when
+  the columns have been made of these, and the outcomes are still there; ``left``: without the outcomes
 
 Constant costs are in the figures of a small size; the last line of the table shows the growth from the
 smallest size to the largest alone. Resident memory is read from ``/proc``. Then a run under tracemalloc shows

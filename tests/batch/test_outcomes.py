@@ -14,6 +14,7 @@ from voiceprint_nb.batch import outcomes as module
 from voiceprint_nb.batch.outcomes import Outcome, Outcomes
 
 STORAGES = ["auto", "python"]  # with pyarrow, where it is installed, and as without
+DTYPES = {"voiceprint": "string", "job_id": "string", "duration_s": "float64"}
 DONE = Outcome("succeeded", "secret", job_id="j", source="new", duration_s=2.5)
 REFUSED = Outcome("invalid", error_code="too_long", error="Too long.")
 
@@ -29,15 +30,20 @@ def test_rows_are_what_they_ended_as_at_any_moment(storage, n_rows, data):
             outcomes.end(position, ended)
             expected[position] = ended
             assert dict(outcomes) == expected
-            rows, texts = outcomes.snapshot()
+            rows, packed = outcomes.snapshot()
             assert [row.status for row in rows] == [
                 expected[n].status if n in expected else "pending" for n in range(n_rows)
             ]
-            wanted = [expected[n].voiceprint if n in expected else None for n in range(n_rows)]
-            pd.testing.assert_extension_array_equal(texts, pd.array(wanted, dtype="string"))
-        rows, texts = outcomes.snapshot()
-        assert (len(rows), len(texts), texts.dtype) == (n_rows, n_rows, pd.StringDtype())
+            for name, dtype in DTYPES.items():
+                wanted = [getattr(expected[n], name) if n in expected else None for n in range(n_rows)]
+                pd.testing.assert_extension_array_equal(packed[name], pd.array(wanted, dtype=dtype))
+        rows, packed = outcomes.snapshot()
+        assert {name: (len(array), array.dtype) for name, array in packed.items()} == {
+            name: (n_rows, dtype) for name, dtype in DTYPES.items()
+        }
         assert "secret" not in repr((outcomes, rows))
+        assert {row.status for row in outcomes.kinds()} == {row.status for row in expected.values()}
+        assert len(outcomes.kinds()) <= 2
     for position in (-1, n_rows):
         assert outcomes.get(position) is None
 
@@ -46,9 +52,9 @@ def test_rows_are_what_they_ended_as_at_any_moment(storage, n_rows, data):
 def test_writing_into_a_column_changes_no_later_one(storage):
     with pd.option_context("mode.string_storage", storage):
         outcomes = Outcomes(2, [(0, DONE), (1, DONE)])
-        _, texts = outcomes.snapshot()
+        texts = outcomes.snapshot()[1]["voiceprint"]
         texts[0] = "other"
-        assert list(outcomes.snapshot()[1]) == ["secret", "secret"]
+        assert list(outcomes.snapshot()[1]["voiceprint"]) == ["secret", "secret"]
         assert outcomes[0] == DONE
 
 
@@ -62,7 +68,7 @@ def test_texts_are_in_memory_once(storage):
             before = _held_bytes()
             texts = (f"{number:0{n_letters}d}" for number in range(n_rows))
             outcomes = Outcomes(n_rows, enumerate(Outcome("succeeded", text) for text in texts))
-            columns = [outcomes.snapshot()[1] for _ in range(3)]
+            columns = [outcomes.snapshot()[1]["voiceprint"] for _ in range(3)]
             held_bytes = _held_bytes() - before
         finally:
             tracemalloc.stop()

@@ -89,8 +89,8 @@ class Outcome:
 class Outcomes(Mapping[int, Outcome]):
     """Outcomes by position, of rows that have ended; one thread ends rows, any may read.
 
-    The texts of voiceprints, which are most of what a run holds, are packed in blocks: the columns of frames
-    are made of these, not of copies.
+    What differs from row to row is packed in blocks, of which the columns of frames are made without a copy;
+    equal rests are one object.
 
     Parameters
     ----------
@@ -107,10 +107,11 @@ class Outcomes(Mapping[int, Outcome]):
     """
 
     def __init__(self, n_rows: int, ended: Iterable[tuple[int, Outcome]] = ()) -> None:
-        self._rows: list[Outcome | None] = [None] * n_rows  # without their texts
-        starts = range(0, max(n_rows, 1), _BLOCK)
-        self._texts: list[Any] = [[None] * min(_BLOCK, n_rows - start) for start in starts]
-        self._n_left = [len(block) for block in self._texts]
+        self._rests: list[Outcome | None] = [None] * n_rows
+        self._kinds: dict[Outcome, Outcome] = {}
+        sizes = [min(_BLOCK, n_rows - start) for start in range(0, max(n_rows, 1), _BLOCK)]
+        self._blocks: list[dict[str, Any]] = [{name: [None] * size for name in _PACKED} for size in sizes]
+        self._n_left = sizes
         self._n_ended = 0
         self._lock = threading.Lock()
         for position, outcome in ended:
@@ -119,50 +120,63 @@ class Outcomes(Mapping[int, Outcome]):
     def end(self, position: int, outcome: Outcome) -> None:
         """Keep how a row has ended; once for each."""
         number, place = divmod(position, _BLOCK)
+        rest = replace(outcome, **_NOTHING)
         with self._lock:
-            self._rows[position] = replace(outcome, voiceprint=None) if outcome.voiceprint else outcome
-            self._texts[number][place] = outcome.voiceprint
+            self._rests[position] = self._kinds.setdefault(rest, rest)
+            for name, values in self._blocks[number].items():
+                values[place] = getattr(outcome, name)
             self._n_ended += 1
             self._n_left[number] -= 1
             if not self._n_left[number]:
-                self._texts[number] = _packed(self._texts[number])
+                self._blocks[number] = {name: _packed(name, v) for name, v in self._blocks[number].items()}
 
-    def snapshot(self) -> tuple[list[Outcome], Any]:
-        """All rows at one moment: their outcomes without the voiceprints, and these as an array.
+    def kinds(self) -> list[Outcome]:
+        """The outcomes that there are, each once, without what is packed."""
+        return list(self._kinds)
+
+    def snapshot(self) -> tuple[list[Outcome], dict[str, Any]]:
+        """All rows at one moment: outcomes without what is packed, and that as arrays.
 
         Returns
         -------
         list of Outcome
             ``pending`` for rows that go on.
-        ExtensionArray of dtype string, (rows,)
-            Missing where there is no voiceprint.
+        dict of ExtensionArray, (rows,)
+            ``voiceprint`` and ``job_id`` of dtype string, ``duration_s`` of dtype float64; missing where
+            there is none.
         """
         with self._lock:
-            rows = [row or _PENDING for row in self._rows]
-            texts = [block.copy() for block in self._texts]
-        blocks = [pd.Series(_packed(block)) for block in texts]
-        return rows, pd.concat(blocks, ignore_index=True).array
+            rests = [rest or _PENDING for rest in self._rests]
+            blocks = [{name: values.copy() for name, values in block.items()} for block in self._blocks]
+        columns = {
+            name: pd.concat([pd.Series(_packed(name, block[name])) for block in blocks], ignore_index=True)
+            for name in _PACKED
+        }
+        return rests, {name: column.array for name, column in columns.items()}
 
     def __getitem__(self, position: int) -> Outcome:
         number, place = divmod(position, _BLOCK)
         with self._lock:
-            if not 0 <= position < len(self._rows) or (outcome := self._rows[position]) is None:
+            if not 0 <= position < len(self._rests) or (rest := self._rests[position]) is None:
                 raise KeyError(position)
-            text = self._texts[number][place]
-        return replace(outcome, voiceprint=text) if isinstance(text, str) else outcome
+            found = {name: values[place] for name, values in self._blocks[number].items()}
+        own: dict[str, Any] = {name: None if pd.isna(value) else value for name, value in found.items()}
+        return replace(rest, **own)
 
     def __iter__(self) -> Iterator[int]:
-        return (position for position, row in enumerate(self._rows) if row is not None)
+        return (position for position, rest in enumerate(self._rests) if rest is not None)
 
     def __len__(self) -> int:
         return self._n_ended
 
 
 _PENDING = Outcome("pending")
+_PACKED = {"voiceprint": "string", "job_id": "string", "duration_s": "float64"}
+_NOTHING: dict[str, Any] = dict.fromkeys(_PACKED)
 
 
-def _packed(texts: Any) -> Any:
-    return pd.array(texts, dtype="string")
+def _packed(name: str, values: Any) -> Any:
+    return pd.array(values, dtype=_PACKED[name])
 
 
 @dataclass(frozen=True)

@@ -171,15 +171,14 @@ def with_outcomes(frame: pd.DataFrame, outcomes: Outcomes, names: Mapping[str, s
     Rows without an outcome are ``pending``. New columns are of dtype ``string`` with missing values;
     ``duration_s`` is ``float64``; rate, channels and bytes are ``Int64``.
     """
-    rows, voiceprints = outcomes.snapshot()
+    rows, packed = outcomes.snapshot()
     columns = {
-        name: voiceprints if field == "voiceprint" else _column(rows, field) for field, name in names.items()
+        name: packed[field] if field in packed else _column(rows, field) for field, name in names.items()
     }
     return frame.assign(**columns)
 
 
 _DTYPES: dict[str, Any] = {
-    "duration_s": "float64",
     "sample_rate_hz": "Int64",
     "channels": "Int64",
     "n_bytes": "Int64",

@@ -167,8 +167,8 @@ class Session:
         finished = False
         try:
             await self._batch.run()
-            rows, _ = self._batch.outcomes.snapshot()
-            finished = not any(row.status == "pending" or row.error_code in _WORTH_RESUMING for row in rows)
+            ends = self._batch.outcomes.kinds()
+            finished = not any(end.status == "pending" or end.error_code in _WORTH_RESUMING for end in ends)
         finally:
             self._ledger.end_run(self.run_id, self.tally.counts(), finished=finished)
             if finished and not self._listed:
