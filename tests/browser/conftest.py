@@ -1,4 +1,4 @@
-"""A real JupyterLab with this environment's kernel, and the system's Chromium.
+"""A real JupyterLab and Notebook 7 with this environment's kernel, and the system's Chromium.
 
 Pictures go to the folder that ``VOICEPRINT_NB_PICTURES`` names, by default to pytest's temporary one.
 """
@@ -182,17 +182,19 @@ def faults() -> Callable[[Any], list[str]]:
 
 
 class Notebook:
-    """A notebook that is open in JupyterLab."""
+    """A notebook that is open in JupyterLab, or in Notebook 7."""
 
-    def __init__(self, page: Any, server: Server, name: str) -> None:
-        self.page, self.path = page, server.root / name
-        self._address = f"{server.url}/lab/tree/{name}?reset&token={server.token}"
+    def __init__(self, page: Any, server: Server, name: str, *, seven: bool = False) -> None:
+        self.page, self.path, self._seven = page, server.root / name, seven
+        place = "notebooks" if seven else "lab/tree"
+        self._address = f"{server.url}/{place}/{name}?reset&token={server.token}"
 
     def open(self) -> None:
         self.page.goto(self._address)
         self._wait_until_ready()
-        self.page.keyboard.press("Control+b")  # the list of files makes way
-        self.page.locator(".jp-FileBrowser").wait_for(state="hidden")
+        if not self._seven:
+            self.page.keyboard.press("Control+b")  # the list of files makes way
+            self.page.locator(".jp-FileBrowser").wait_for(state="hidden")
 
     def reload(self) -> None:
         self.page.reload()
@@ -201,6 +203,9 @@ class Notebook:
     def _wait_until_ready(self) -> None:
         from playwright.sync_api import expect
 
+        if self._seven:  # cells that are run too early wait for the kernel
+            self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for()
+            return
         status = self.page.locator("#jp-main-statusbar")
         expect(status).to_contain_text("Python 3 (ipykernel) | Idle", timeout=DEADLINE_S * 1000)
 
@@ -237,7 +242,7 @@ class Notebook:
 def open_notebook(page: Any, server: Server) -> Callable[..., Notebook]:
     """Opens a notebook of these cells."""
 
-    def open_(name: str, notebook: nbformat.NotebookNode | list[str]) -> Notebook:
+    def open_(name: str, notebook: nbformat.NotebookNode | list[str], *, seven: bool = False) -> Notebook:
         if isinstance(notebook, list):
             cells = [nbformat.v4.new_code_cell(source) for source in notebook]
             notebook = nbformat.v4.new_notebook(cells=cells)
@@ -249,7 +254,7 @@ def open_notebook(page: Any, server: Server) -> Callable[..., Notebook]:
         path = server.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, path)
-        opened = Notebook(page, server, name)
+        opened = Notebook(page, server, name, seven=seven)
         opened.open()
         return opened
 
