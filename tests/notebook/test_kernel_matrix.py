@@ -1,4 +1,4 @@
-"""Older ipykernels, each a real kernel in an environment of its own: queued cells, interrupt, a click."""
+"""Older ipykernels and ipywidgets, each in a real kernel with packages of its own: queues, stops, clicks."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ from kernels import Kernel, opened_kernel
 TRIES = 3  # the best one counts: the machine may be busy with other tests
 
 
-def installed(version: str, folder: Path) -> Path:
-    """An ipykernel beside the environment's own packages, found before them."""
+def installed(folder: Path, *requirements: str) -> Path:
+    """Packages beside the environment's own, found before them."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run(
-        [*command, "--target", str(folder), f"ipykernel=={version}"],
-        capture_output=True,
-        text=True,
-        check=False,
+        [*command, "--target", str(folder), *requirements], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        pytest.skip(f"ipykernel {version} cannot be installed here: {done.stderr[-200:]}")
+        pytest.skip(f"{requirements[0]} cannot be installed here: {done.stderr[-200:]}")
     return folder
 
 
 @pytest.fixture(scope="module", params=["6.31.0", "7.1.0"])
 def old_kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    place = installed(request.param, tmp_path_factory.mktemp("ipykernel"))
+    place = installed(tmp_path_factory.mktemp("ipykernel"), f"ipykernel=={request.param}")
     with opened_kernel(tmp_path_factory.mktemp("kernel"), {**os.environ, "PYTHONPATH": str(place)}) as kernel:
         told = kernel.run("import ipykernel; print(ipykernel.__version__)").text()
         assert told == f"{request.param}\n"
@@ -80,3 +77,21 @@ def test_click_on_cancel_is_handled_at_once_while_no_cell_runs(old_kernel: Kerne
         old_kernel.run("run.result(timeout_s=9)")
         took_s.append(float(old_kernel.run("print(heard[0])").text()) - clicked_at)
     assert min(took_s) < 0.1
+
+
+def test_the_ipywidgets_that_colab_has(tmp_path: Path) -> None:
+    place = installed(tmp_path / "packages", "ipywidgets==7.7.1", "ipython_genutils")
+    with opened_kernel(tmp_path, {**os.environ, "PYTHONPATH": str(place)}) as kernel:
+        assert kernel.run("import ipywidgets; print(ipywidgets.__version__)").text() == "7.7.1\n"
+        kernel.run("run = vp.submit(noises(400, 60), service='local', data_dir=place)")
+        kernel.until(kernel.shows_work)
+        kernel.click("Cancel")
+        kernel.until(lambda: "Retry failed" in kernel.buttons())
+        kernel.run(
+            "picker = vp.Picker()\n"
+            "for n in (1, 2):\n"
+            "    sent = {'metadata': [{'name': 'a.wav'}], 'data': [memoryview(b'RIFF')], '_counter': n}\n"
+            "    picker._view.upload.set_state(sent)\n"
+        )
+        told = kernel.run("print(picker.frame[['audio', 'name']].values.tolist())").text()
+        assert told == "[[b'RIFF', 'a.wav'], [b'RIFF', 'a.wav']]\n"

@@ -179,3 +179,10 @@ def test_the_kernel_that_loses_updates_gets_lines_and_one_sentence(capsys):
 
 def test_this_is_no_kernel():
     assert views.kernel_version() is None
+
+
+def test_colab_gets_text_where_it_would_show_no_widgets(monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    assert "ipywidgets<8" in views.kernel_trouble((6, 17))
+    monkeypatch.setattr(views.metadata, "version", lambda name: "7.7.1")
+    assert views.kernel_trouble((6, 17)) is None

@@ -111,7 +111,8 @@ def _kernel(environ: Mapping[str, str]) -> Iterator[Finding]:
         name = f"ipykernel {'.'.join(map(str, version))}" if version else "a kernel that is not ipykernel"
         trouble = views.kernel_trouble(version)
         yield Finding("wrong" if trouble else "ok", "kernel", trouble or f"{name}, started by {place}.")
-        yield _widgets(place)
+        if not trouble:
+            yield _widgets(place)
     if _is_nested():
         drops = version is not None and version >= (7, 0)
         harm = (

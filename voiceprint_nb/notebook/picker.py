@@ -142,10 +142,13 @@ class Picker:
 
         widget.observe(changed, names="value")
 
-    def _uploaded(self, files: Sequence[Any]) -> None:
+    def _uploaded(self, files: Sequence[Any] | dict[str, Any]) -> None:
         if not files:
             return
-        self._view.upload.value = ()  # the bytes are kept once, and the same file may come again
+        # Emptied: the bytes are kept once, and the same file may come again.
+        self._view.upload.set_trait("value", type(files)())
+        if isinstance(files, dict):  # as ipywidgets 7 has them
+            files = [{"name": name, **file} for name, file in files.items()]
         self._added(self._picks.add_files((str(file["name"]), bytes(file["content"])) for file in files))
 
     def _add_folder(self) -> None:

@@ -54,9 +54,16 @@ def meter_for(
 
 
 def kernel_trouble(version: tuple[int, ...] | None) -> str | None:
-    """What is known to go wrong with this kernel's widgets, in a sentence."""
-    if version is not None and version[:2] == (7, 0):
+    """What is known to go wrong with widgets here, in a sentence."""
+    if version is None:
+        return None
+    if version[:2] == (7, 0):
         return "ipykernel 7.0 loses widget updates: upgrade to 7.1 or later. Progress is shown as text."
+    if "google.colab" in sys.modules and not metadata.version("ipywidgets").startswith("7."):
+        return (
+            "Google Colab shows the widgets of ipywidgets 7 only: pip install 'ipywidgets<8' and restart. "
+            "Progress is shown as text."
+        )
     return None
 
 
