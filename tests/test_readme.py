@@ -66,4 +66,4 @@ def test_notebook_runs_and_is_saved_with_outputs(path, tmp_path):
             assert [o.output_type for o in cell.outputs] == [o.output_type for o in fresh.outputs], (
                 cell.source
             )
-    assert len(json.dumps(saved)) < 1_000_000
+    assert len(json.dumps(saved)) < 300_000

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib.resources
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from speech import speech_folder
 
 from voiceprint_nb import audio
 from voiceprint_nb.analysis.detection import equal_error_rate
@@ -108,14 +107,6 @@ def test_voiceprint_text_round_trip(robust: Embedder) -> None:
     assert name == robust.fingerprint
     np.testing.assert_array_equal(read, vector)
     np.testing.assert_array_equal(vectors([text, text]), [vector, vector])
-
-
-def speech_folder() -> Path:
-    named = os.environ.get("VOICEPRINT_NB_SPEECH")
-    folder = Path(named) if named else Path(__file__).parents[3] / "shared" / "speech"
-    if not (folder / "manifest.csv").exists():
-        pytest.skip("no labelled speech: set VOICEPRINT_NB_SPEECH")
-    return folder
 
 
 def test_real_speakers_come_apart(robust: Embedder) -> None:
