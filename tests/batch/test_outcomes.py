@@ -30,6 +30,9 @@ def test_rows_are_what_they_ended_as_at_any_moment(storage, n_rows, data):
             outcomes.end(position, ended)
             expected[position] = ended
             assert dict(outcomes) == expected
+            assert [n in outcomes for n in range(-1, n_rows + 1)] == [
+                n in expected for n in range(-1, n_rows + 1)
+            ]
             rows, packed = outcomes.snapshot()
             assert [row.status for row in rows] == [
                 expected[n].status if n in expected else "pending" for n in range(n_rows)

@@ -154,10 +154,15 @@ class Outcomes(Mapping[int, Outcome]):
         }
         return rests, {name: column.array for name, column in columns.items()}
 
+    def __contains__(self, position: object) -> bool:
+        if not isinstance(position, int) or not 0 <= position < len(self._rests):
+            return False
+        return self._rests[position] is not None
+
     def __getitem__(self, position: int) -> Outcome:
         number, place = divmod(position, _BLOCK)
         with self._lock:
-            if not 0 <= position < len(self._rests) or (rest := self._rests[position]) is None:
+            if position not in self or (rest := self._rests[position]) is None:
                 raise KeyError(position)
             found = {name: values[place] for name, values in self._blocks[number].items()}
         own: dict[str, Any] = {name: None if pd.isna(value) else value for name, value in found.items()}
