@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from nbconvert import HTMLExporter, MarkdownExporter
 from speech import speech_folder
 
 from tools.notebooks import LONG_TEXT
@@ -76,3 +77,37 @@ def test_notebooks_hold_on_real_speech(name: str, shown: list[str], speech: Path
     ]
     assert [words for words in shown if not any(words in text for text in told)] == []
     assert not LONG_TEXT.search(nbformat.writes(saved))
+
+
+TWO_RUNS = [
+    "n_clips = 2",
+    "import numpy as np, voiceprint_nb as vp\n"
+    "rng = np.random.default_rng(0)\n"
+    "clips = [(rng.normal(scale=0.1, size=32_000), 16_000) for _ in range(n_clips)]\n"
+    "out = vp.voiceprints([*clips, 'no-such-file.wav'], service='local')",
+    "run = vp.submit(clips, service='local', ledger=False)",
+    "out = await run\nrun",
+]
+
+
+def test_what_papermill_saves_and_what_is_made_of_it_shows_how_runs_ended(tmp_path: Path) -> None:
+    cells = [nbformat.v4.new_code_cell(source) for source in TWO_RUNS]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "runs.ipynb"
+    )
+    saved = papermill(tmp_path / "runs.ipynb", tmp_path, n_clips=40)
+    assert "widgets" not in saved.metadata
+    blocking, submitted, named = [cell.outputs for cell in saved.cells[2:]]
+    ended = ((blocking, "41 of 41 rows"), (submitted, "40 of 40 rows"), (named, "40 of 40 rows"))
+    for (output,), words in ended:
+        assert set(output.data) == {"text/plain", "text/html"}
+        assert words in output.data["text/plain"]
+        assert words in output.data["text/html"]
+    for exporter in (HTMLExporter(), MarkdownExporter()):
+        page, _ = exporter.from_notebook_node(saved)
+        assert page.count("40 of 40 rows</b>") == 2
+        assert page.count("41 of 41 rows</b>") == 1
+        assert "<code>file_not_found</code>" in page
+        assert "widget-view" not in page

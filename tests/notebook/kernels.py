@@ -54,7 +54,7 @@ class Kernel:
         self._replies: dict[str, Message] = {}
 
     def send(self, code: str) -> str:
-        return str(self.client.execute(code, allow_stdin=False))
+        return str(self.client.execute(code, allow_stdin=True))
 
     def run(self, code: str, *, raises: str = "") -> Cell:
         """Execute a cell; it must end well, or with the named error."""

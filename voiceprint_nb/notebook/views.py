@@ -26,6 +26,12 @@ def kernel_version() -> tuple[int, ...] | None:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
+def is_watched() -> bool:
+    """Whether somebody sits at the front end: papermill and nbconvert say in each cell that nobody does."""
+    request: dict[str, Any] = getattr(getattr(_shell(), "kernel", None), "get_parent", dict)() or {}
+    return bool(request.get("content", {}).get("allow_stdin", True))
+
+
 def meter_for(
     progress: bool,
     destination: str,
@@ -41,9 +47,9 @@ def meter_for(
     kernel = version()
     trouble = kernel_trouble(kernel)
     if progress and kernel is not None and trouble is None:
-        from voiceprint_nb.notebook.widgets import PanelMeter
+        from voiceprint_nb.notebook.widgets import PanelMeter, StillMeter
 
-        return Paced(PanelMeter(on_cancel=on_cancel, on_retry=on_retry))
+        return Paced(PanelMeter(on_cancel=on_cancel, on_retry=on_retry) if is_watched() else StillMeter())
     if destination:
         print(destination, file=sys.stderr, flush=True)
     if not progress:

@@ -121,6 +121,17 @@ class PanelMeter:
             _close(old)
 
 
+class StillMeter:
+    """Plain HTML all along, for programs that run notebooks: they would save the state of closed widgets."""
+
+    def __init__(self) -> None:
+        self._panel = _Output()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw anew under the same display id."""
+        self._panel.put({"text/plain": str(snapshot), "text/html": as_html(snapshot)})
+
+
 class _Output:
     """One output of a cell, which holds a widget or plain text by turns."""
 
