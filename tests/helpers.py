@@ -51,13 +51,13 @@ class World:
     clock: Callable[[], float] | None = None
     request: Request = field(default_factory=Request)
     api_key: str = "key-0f3a"
+    time: Time = field(default_factory=lambda: Time(real_s=0.003))
 
     def ledger(self) -> Ledger:
         return Ledger(self.data_dir, **({"clock": self.clock} if self.clock else {}))
 
     def service(self) -> Service:
-        time = Time(real_s=0.003)
-        pacer = partial(Pacer, clock=time.clock, sleep=time.sleep)
+        pacer = partial(Pacer, clock=self.time.clock, sleep=self.time.sleep)
         values = {
             "identity": "test",
             "poll_s": 0.003,
@@ -72,8 +72,8 @@ class World:
                 transport=self.wire,
                 timeout_s=self.timeout_s,
                 new_pacer=pacer,
-                clock=time.clock,
-                sleep=time.sleep,
+                clock=self.time.clock,
+                sleep=self.time.sleep,
             ),
             **(values | self.options),
         )

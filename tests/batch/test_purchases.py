@@ -56,6 +56,17 @@ def test_what_came_to_nothing_is_no_purchase(world: World, clips: list[Path], fi
     assert ran.codes == [first, None]
 
 
+@pytest.mark.parametrize("endpoint", [("POST", contract.MEDIA_INPUT_PATH), ("PUT", "/media/")])
+def test_an_upload_that_failed_is_no_purchase(
+    world: World, clips: list[Path], endpoint: tuple[str, str]
+) -> None:
+    world.request, world.options = Request(max_new=1), {"in_flight": 1}
+    world.wire.on(*endpoint, *[answers(500)] * 10)
+    ran = world.run(clips[:2])
+    assert ran.codes[0] in ("service_unavailable", "upload_failed")
+    assert ran.codes[1] is None
+
+
 def test_what_may_have_been_bought_is_a_purchase(world: World, clips: list[Path]) -> None:
     world.request, world.options = Request(max_new=1), {"in_flight": 1}
     world.wire.on("POST", contract.VOICEPRINT_PATH, acts_then(fails(httpx.ReadError)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import threading
 from collections import Counter
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from faulty import Fault, Forward, acts_then, answers, fails, hangs
+from faulty import Fault, Faulty, Forward, Time, acts_then, answers, fails, hangs, with_state, write_clip
 from helpers import Ran, World
 
 from voiceprint_nb.batch.outcomes import Kept
@@ -18,6 +19,8 @@ from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.client import transport
 from voiceprint_nb.contract import VOICEPRINT_PATH
 from voiceprint_nb.errors import KeyRefused, NoCredit, RequestRefused, ServiceUnavailable, UsageError
+from voiceprint_nb.service.limits import RateLimits
+from voiceprint_nb.service.local import LocalService
 
 ROWS = 3  # contents of the stop-anywhere runs
 
@@ -68,7 +71,6 @@ def test_equal_clips_share_one_job(world: World, clips: list[Path]) -> None:
         ("POST", "/v1/media/input", answers(500), "service_unavailable"),
         ("PUT", "/media/", answers(400), "upload_failed"),
         ("POST", VOICEPRINT_PATH, answers(400), "request_refused"),
-        ("POST", VOICEPRINT_PATH, answers(503), "service_unavailable"),
         ("POST", VOICEPRINT_PATH, answers(200, {}), "bad_answer"),
         ("POST", VOICEPRINT_PATH, fails(httpx.ConnectError), "service_unavailable"),
     ],
@@ -289,6 +291,34 @@ def test_jobs_of_siblings_and_failed_jobs_are_not_blamed(world: World, clips: li
     assert set(world.wire.created.values()) == {1}
 
 
+def test_limits_of_the_service_are_learned_and_kept(tmp_path: Path) -> None:
+    """On the service's own clock, which stands still but for the client's pauses."""
+    n_rows, per_minute = 120, 30
+    clips = [write_clip(tmp_path / f"{seed}.wav", seed=seed) for seed in range(n_rows)]
+    time = Time(real_s=0.003)
+    limits = RateLimits(writes=per_minute, reads=3 * per_minute, clock=time.clock)
+    with LocalService(limits=limits) as local:
+        world = World(
+            Faulty(local.transport()), tmp_path / "data", {"in_flight": 64, "poll_s": 2.0}, time=time
+        )
+        began_s, submitted_at = time.now_s, []
+
+        def note(index: int) -> None:
+            if world.wire.requests[index].url.path == VOICEPRINT_PATH:
+                submitted_at.append(time.now_s)
+
+        world.wire.before_each = note
+        ran = world.run(clips)
+    assert ran.error is None
+    assert all(ran.prints)
+    requests = ran.tally.snapshot().requests
+    assert requests["refused"] <= 0.01 * sum(requests.values())
+    bound_s = (n_rows / per_minute) * 60
+    assert bound_s * 0.7 < time.now_s - began_s < bound_s * 1.1
+    in_ten_s = [sum(at <= other < at + 10 for other in submitted_at) for at in submitted_at]
+    assert max(in_ten_s) <= 8  # of 5 at an even pace: spread, not in bursts of 30
+
+
 # --- jobs that do not end well --------------------------------------------------------------------------
 
 
@@ -322,17 +352,45 @@ def test_job_that_does_not_end_is_pending_with_its_id(world: World, clips: list[
 def test_job_that_the_service_has_lost_is_asked_for_twice_before_a_new_one(
     world: World, clips: list[Path]
 ) -> None:
-    world.wire.on("GET", "/v1/jobs/", answers(404))
+    world.wire.on("GET", "/v1/jobs/", *[answers(404)] * 3)
     first = world.run(clips[:1])
     assert first.codes == ["job_open"]
-    assert all(world.run(clips[:1]).prints)
+    second = world.run(clips[:1])
+    assert all(second.prints)
+    assert "anew" not in (second.outcomes[0].warning or "")
     assert world.wire.created.total() == 1
     with world.ledger() as ledger:
         ledger.forget_everything()
-    world.wire.on("GET", "/v1/jobs/", answers(404), answers(404))
+    world.wire.on("GET", "/v1/jobs/", *[answers(404)] * 6)
     world.run(clips[:1])
-    assert all(world.run(clips[:1]).prints)
+    anew = world.run(clips[:1])
+    assert all(anew.prints)
+    assert "made anew" in (anew.outcomes[0].warning or "")
     assert world.wire.created.total() == 3
+
+
+@pytest.mark.parametrize("n_slips", [1, 2])
+@pytest.mark.parametrize("n_rows", [1, 6])
+def test_a_job_that_is_unknown_for_a_moment_is_not_bought_again(
+    world: World, clips: list[Path], n_slips: int, n_rows: int
+) -> None:
+    world.options = {"deadline_s": lambda duration_s, n_open: 0.05}
+    world.wire.always("GET", "/v1/jobs/", with_state("running"))
+    world.wire.always("GET", "/v2/jobs", with_state("running"))
+    assert set(world.run(clips[:n_rows]).codes) == {"job_timeout"}
+    world.wire._rules.clear()
+    world.options = {}
+    world.wire.on("GET", "/v1/jobs/", *[answers(404)] * n_slips)
+    ran = world.run(clips[:n_rows])
+    assert all(ran.prints)
+    assert world.wire.created.total() == n_rows
+
+
+def test_an_answer_of_408_to_a_submission_may_have_created_the_job(world: World, clips: list[Path]) -> None:
+    world.wire.on("POST", VOICEPRINT_PATH, acts_then(answers(408)))
+    first = world.run(clips[:1])
+    assert first.codes == ["submit_unknown"]
+    assert all(world.run(clips[:1]).prints)
 
 
 def test_output_that_is_missing_is_asked_for_again_until_it_has_expired(
@@ -448,12 +506,71 @@ def test_ledger_that_breaks_during_the_run_stops_it_with_a_sentence(world: World
 
 def test_an_outage_holds_the_run_up_and_costs_no_row(world: World, clips: list[Path]) -> None:
     world.options = {"in_flight": 4}
-    world.wire.on("POST", "/v1/media/input", *[answers(503)] * 9)
+    world.wire.on("POST", "/v1/media/input", *[answers(503)] * 5)
     world.wire.on("GET", "/v1/test", None, *[answers(503)] * 3)
     ran = world.run(clips)
     assert ran.error is None
     assert all(ran.prints)
     assert world.wire.paths("GET").count("/v1/test") == 5  # the key's check, and four probes
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        ("POST", "/v1/media/input"),
+        ("POST", VOICEPRINT_PATH),
+        ("PUT", "/media/"),
+        ("GET", "/v1/jobs/"),
+        ("GET", "/v2/jobs"),
+    ],
+    ids=lambda endpoint: endpoint[1],
+)
+@pytest.mark.parametrize("kind", ["one text", "trace ids", "several kinds"])
+def test_an_outage_of_one_endpoint_costs_no_row(
+    world: World, clips: list[Path], endpoint: tuple[str, str], kind: str
+) -> None:
+    """All others work, the key's check among them."""
+    faults = {
+        "one text": [answers(503)],
+        "trace ids": [answers(500, {"message": f"trace {n}"}) for n in range(40)],
+        "several kinds": [answers(502), answers(503), fails(httpx.ConnectError), answers(504)],
+    }[kind]
+    world.options = {"in_flight": 8}
+    world.wire.always(*endpoint, until(world, 60.0, faults))
+    ran = world.run(clips)
+    assert ran.error is None
+    assert all(ran.prints)
+    assert set(world.wire.created.values()) == {1}
+
+
+def until(world: World, duration_s: float, faults: list[Fault]) -> Fault:
+    """One fault after the other, and none any more when so many seconds have passed."""
+    end_s, faulty = world.time.now_s + duration_s, itertools.cycle(faults)
+
+    async def fault(request: httpx.Request, forward: Forward) -> httpx.Response:
+        if world.time.now_s > end_s:
+            return await forward(request)
+        return await next(faulty)(request, forward)
+
+    return fault
+
+
+def test_an_outage_of_submissions_without_end_stops_the_run(world: World, clips: list[Path]) -> None:
+    world.options = {"in_flight": 8}
+    world.wire.always("POST", VOICEPRINT_PATH, answers(503))
+    ran = world.run(clips)
+    assert "10 minutes (The service failed (503))" in str(ran.error)
+    assert set(ran.codes) <= {"canceled", "service_unavailable"}
+    assert not world.wire.created
+
+
+def test_an_outage_does_not_use_up_the_time_of_jobs(world: World, clips: list[Path]) -> None:
+    world.options = {"in_flight": 8, "deadline_s": lambda duration_s, n_open: 0.2}
+    world.time.real_s = 0.05  # of each of six pauses
+    down = until(world, 60.0, [answers(503)])
+    world.wire.always("GET", "/v1/jobs/", down).always("GET", "/v2/jobs", down)
+    ran = world.run(clips)
+    assert all(ran.prints)
 
 
 @pytest.mark.parametrize("recovers", [True, False])
@@ -468,7 +585,7 @@ def test_an_outage_of_the_storage(world: World, clips: list[Path], recovers: boo
         probes += 1
         return httpx.Response(503 if probes < 4 or not recovers else 403)
 
-    world.wire.on("PUT", "/", *[answers(503)] * (9 if recovers else 1000))
+    world.wire.on("PUT", "/", *[answers(503)] * (5 if recovers else 1000))
     world.wire.always("GET", "/", storage_down)
     ran = world.run(clips)
     if recovers:

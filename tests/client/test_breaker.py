@@ -8,83 +8,195 @@ import pytest
 from faulty import Time
 
 from voiceprint_nb.client.breaker import STREAK, Breaker
-from voiceprint_nb.errors import ServiceUnavailable
+from voiceprint_nb.errors import RequestRefused, ServiceUnavailable
 
 
-def run(session: Callable[[Breaker, Time, list[bool]], Awaitable[Any]], works: list[bool]) -> Any:
-    """A session with a breaker whose probes find the service as `works` says, the last one for ever."""
+class Endpoints:
+    """A breaker, time that passes in sleeps, and a service of which the test says what works.
 
-    async def main() -> Any:
-        time, asked = Time(), []
+    ``probes`` are the answers to the breaker's questions, the last one for ever; ``fails`` counts the
+    requests that still fail.
+    """
 
-        async def probe() -> bool:
-            asked.append(works.pop(0) if len(works) > 1 else works[0])
-            return asked[-1]
+    def __init__(self, probes: list[bool], fails: int) -> None:
+        self.time, self.probes, self.fails = Time(), probes, fails
+        self.n_probed = self.n_asked = self.n_at_once = self.most_at_once = 0
+        self.breaker = Breaker(self.probe, clock=self.time.clock, sleep=self.time.sleep)
 
-        breaker = Breaker(probe, clock=time.clock, sleep=time.sleep)
+    async def probe(self) -> bool:
+        self.n_probed += 1
+        return self.probes.pop(0) if len(self.probes) > 1 else self.probes[0]
+
+    async def ask(self, request: object) -> bool:
+        """One attempt: whether it was answered."""
         try:
-            return await session(breaker, time, asked)
+            async with self.breaker.passing(request):
+                self.n_asked += 1
+                if self.fails:
+                    self.fails -= 1
+                    raise ServiceUnavailable("The service failed (500).", status=500)  # noqa: TRY301
+        except ServiceUnavailable as error:
+            if error.concerns_all_rows:
+                raise
+            return False
+        return True
+
+    async def opened(self) -> None:
+        for number in range(STREAK):
+            await self.ask(number)
+        await asyncio.sleep(0)
+        assert self.breaker.is_open
+
+
+def run(
+    session: Callable[[Endpoints], Awaitable[Any]], *, probes: list[bool] | None = None, fails: int = STREAK
+) -> Any:
+    async def main() -> Any:
+        endpoints = Endpoints(probes or [True], fails)
+        try:
+            return await session(endpoints)
         finally:
-            await breaker.close()
+            await endpoints.breaker.close()
 
     return asyncio.run(main())
 
 
-def test_a_streak_of_equal_failures_holds_requests_until_a_probe_succeeds() -> None:
-    async def session(breaker: Breaker, time: Time, asked: list[bool]) -> None:
-        for _ in range(STREAK - 1):
-            breaker.failed("answer 500")
-        assert not breaker.is_open
-        await breaker.passed()
-        breaker.failed("answer 500")
-        assert breaker.is_open
-        await asyncio.gather(*(breaker.passed() for _ in range(50)))
-        assert not breaker.is_open
-        assert asked == [False, False, True]
-        assert time.slept == [1.0, 2.0, 4.0]
+def test_a_streak_of_failures_holds_requests_until_the_service_answers() -> None:
+    async def session(it: Endpoints) -> None:
+        for number in range(STREAK - 1):
+            await it.ask(number)
+        assert not it.breaker.is_open
+        await it.ask("the last")
+        assert it.breaker.is_open
+        assert all(await asyncio.gather(*(it.ask(number) for number in range(50))))
+        assert not it.breaker.is_open
+        assert it.n_probed == 3
+        assert it.time.slept == [1.0, 2.0, 4.0]
+        assert it.breaker.n_outages == 1
 
-    run(session, [False, False, True])
+    run(session, probes=[False, False, True])
 
 
-@pytest.mark.parametrize("between", ["success", "another failure"])
+def test_one_request_is_the_trial_and_the_others_wait() -> None:
+    """The service answers, but these endpoints fail: each pause costs one request, not all of them."""
+
+    async def session(it: Endpoints) -> None:
+        await it.opened()
+        answered = await asyncio.gather(*(it.ask(number) for number in range(50)))
+        assert answered.count(False) == 3
+        assert it.time.slept == [1.0, 2.0, 4.0, 8.0]
+
+    run(session, fails=STREAK + 3)
+
+
+def test_failures_of_several_kinds_add_up() -> None:
+    async def session(it: Endpoints) -> None:
+        for number in range(STREAK):
+            with pytest.raises(ServiceUnavailable):
+                async with it.breaker.passing(number):
+                    raise ServiceUnavailable(f"Trace {number}", status=(500, 502, 503)[number % 3])
+        assert it.breaker.is_open
+
+    run(session)
+
+
+@pytest.mark.parametrize("between", ["success", "refusal"])
 def test_single_failures_do_not_add_up(between: str) -> None:
-    async def session(breaker: Breaker, time: Time, asked: list[bool]) -> None:
-        for _ in range(5 * STREAK):
-            breaker.failed("answer 500")
+    async def session(it: Endpoints) -> None:
+        for number in range(5 * STREAK):
+            it.fails = 1
+            await it.ask(number)
             if between == "success":
-                breaker.succeeded()
+                await it.ask(number)
             else:
-                breaker.failed("answer 503")
-        assert not breaker.is_open
+                with pytest.raises(RequestRefused):
+                    async with it.breaker.passing(number):
+                        raise RequestRefused("no", status=400)
+        assert not it.breaker.is_open
 
-    run(session, [True])
+    run(session)
+
+
+def test_a_single_request_that_always_fails_is_no_outage() -> None:
+    async def session(it: Endpoints) -> None:
+        it.fails = 100
+        assert not any([await it.ask("/v1/jobs/1") for _ in range(4 * STREAK)])
+        assert it.breaker.n_outages == 0
+        assert it.time.now_s < 1010
+
+    run(session)
+
+
+def test_a_single_request_to_a_service_that_is_down_waits() -> None:
+    async def session(it: Endpoints) -> None:
+        for _ in range(STREAK):
+            await it.ask("/v1/jobs/1")
+        assert await it.ask("/v1/jobs/1")
+        assert it.breaker.n_outages == 1
+
+    run(session, probes=[False, True])
 
 
 def test_a_service_that_stays_away_ends_the_run() -> None:
-    async def session(breaker: Breaker, time: Time, asked: list[bool]) -> None:
-        for _ in range(STREAK):
-            breaker.failed("The connection to the service broke")
-        rows = await asyncio.gather(*(breaker.passed() for _ in range(3)), return_exceptions=True)
+    async def session(it: Endpoints) -> None:
+        await it.opened()
+        rows = await asyncio.gather(*(it.ask(number) for number in range(3)), return_exceptions=True)
         for error in rows:
             assert isinstance(error, ServiceUnavailable)
             assert error.concerns_all_rows
-            assert "10 minutes" in str(error) and "resume()" in str(error)
+            assert "10 minutes (The service failed (500))" in str(error) and "resume()" in str(error)
         with pytest.raises(ServiceUnavailable):
-            await breaker.passed()
-        assert max(time.slept) == 30.0
-        assert sum(time.slept) >= 600.0
+            await it.ask("later")
+        assert max(it.time.slept) == 30.0
+        assert sum(it.time.slept) >= 600.0
 
-    run(session, [False])
+    run(session, probes=[False])
 
 
-def test_a_cancelled_request_does_not_end_the_probing() -> None:
-    async def session(breaker: Breaker, time: Time, asked: list[bool]) -> None:
-        for _ in range(STREAK):
-            breaker.failed("answer 503")
-        request = asyncio.create_task(breaker.passed())
-        await asyncio.sleep(0)
+@pytest.mark.parametrize("when", ["before the trial", "in the trial", "at its turn"])
+def test_a_cancelled_request_is_no_trial(when: str) -> None:
+    async def session(it: Endpoints) -> None:
+        await it.opened()
+        reached, never = asyncio.Event(), asyncio.Event()
+
+        async def turn() -> None:
+            if when == "at its turn":
+                reached.set()
+                await never.wait()
+
+        async def ask() -> None:
+            async with it.breaker.passing("cancelled", turn=turn):
+                reached.set()
+                await never.wait()
+
+        request = asyncio.create_task(ask())
+        if when == "before the trial":
+            await asyncio.sleep(0)
+        else:
+            await reached.wait()
         request.cancel()
-        await breaker.passed()
-        assert not breaker.is_open
+        await asyncio.gather(request, return_exceptions=True)
+        assert await it.ask("another")
+        assert not it.breaker.is_open or await it.ask("a third")
 
-    run(session, [False, True])
+    run(session)
+
+
+def test_who_waited_for_a_turn_when_it_opened_waits_on() -> None:
+    async def session(it: Endpoints) -> None:
+        turn = asyncio.Event()
+        asked: list[bool] = []
+
+        async def ask() -> None:
+            async with it.breaker.passing("early", turn=turn.wait):
+                asked.append(it.breaker.is_open)
+
+        early = [asyncio.create_task(ask()) for _ in range(10)]
+        await asyncio.sleep(0)
+        await it.opened()
+        turn.set()
+        await asyncio.gather(*early)
+        assert asked.count(True) == 1  # the trial
+        assert asked.count(False) == 9
+
+    run(session)

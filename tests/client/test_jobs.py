@@ -646,8 +646,13 @@ def test_a_run_that_is_gone_does_not_harm_the_receiver(talk: Talk, receiver: Rec
     assert heard.is_set()
 
 
-def test_nothing_is_left_of_waits_for_events(
-    talk: Talk, wire: Faulty, receiver: Receiver, speech: VoiceprintRequest, noise: VoiceprintRequest
+def test_nothing_is_left_of_waits_for_events(  # noqa: PLR0917 - fixtures
+    talk: Talk,
+    wire: Faulty,
+    receiver: Receiver,
+    speech: VoiceprintRequest,
+    noise: VoiceprintRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = dict(receiver._inbox._listeners)
     reading = asyncio.Event()
@@ -663,6 +668,7 @@ def test_nothing_is_left_of_waits_for_events(
         wire.always("GET", "/v1/jobs/", begun)
         waits = [asyncio.create_task(waiter.wait(job_id, timeout_s=WAIT_S)) for job_id in ids]
         await asyncio.gather(waits[0], reading.wait())
+        monkeypatch.setattr(jobs, "_LAST_LOOK_S", 0.001)
         with pytest.raises(RowError):
             await waiter.wait(UNKNOWN, timeout_s=0.001)
         n_left = len(receiver._inbox._listeners) - len(before)

@@ -24,7 +24,7 @@ import pytest
 from faulty import Time
 
 from tests.shared_contract import contract_path
-from voiceprint_nb.client import jobs, uploads
+from voiceprint_nb.client import jobs, transport, uploads
 from voiceprint_nb.client.joblist import START, JobList
 from voiceprint_nb.client.transport import Api
 from voiceprint_nb.contract import JOB_STATUSES, Job, JobPage, VoiceprintRequest
@@ -248,8 +248,9 @@ def test_any_answer_that_the_contract_allows_is_read(prism: Prism) -> None:
     ],
 )
 def test_every_declared_refusal_is_understood(
-    prism: Prism, status: int, kind: type[Exception], message: str
+    prism: Prism, status: int, kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(transport, "PATIENCE_S", 10.0)
     wire = Wire(f"code={status}")
     sessions: list[Session] = [lambda api: jobs.submit(api, SUBMISSION)]
     if status not in (413, 415):  # declared for requests with a body

@@ -12,7 +12,7 @@ import pytest
 from faulty import SIGNED, Fault, Faulty, Time, acts_then, answers, fails, hangs
 
 from voiceprint_nb.client.transport import Api
-from voiceprint_nb.client.wire import CONNECTIONS
+from voiceprint_nb.client.wire import CONNECTIONS, UPLOADS
 from voiceprint_nb.contract import JOBS_PATH, MEDIA_INPUT_PATH, TEST_PATH
 from voiceprint_nb.errors import (
     KeyRefused,
@@ -169,12 +169,15 @@ def test_429_waits_as_told(
     assert time.now_s - began_s == pytest.approx(pause_s)
 
 
-def test_429_for_ever_ends(talk: Talk, wire: Faulty) -> None:
-    wire.always("POST", MEDIA_INPUT_PATH, answers(429, Retry_After="1"))
+def test_429_for_ever_ends_the_run(talk: Talk, wire: Faulty, time: Time) -> None:
+    wire.always("POST", MEDIA_INPUT_PATH, answers(429, Retry_After="20"))
+    began_s = time.now_s
     with pytest.raises(RateLimited) as limited:
         talk(posted)
     assert limited.value.code == "service_unavailable"
-    assert len(wire.requests) == 30
+    assert limited.value.concerns_all_rows
+    assert time.now_s - began_s == pytest.approx(620, abs=5)
+    assert len(wire.requests) == 32
 
 
 def test_limit_of_the_key_check_is_not_that_of_reads(talk: Talk, wire: Faulty, time: Time) -> None:
@@ -287,6 +290,22 @@ def test_waiting_for_a_connection_does_not_count_as_silence(talk: Talk, wire: Fa
 
     talk(session, timeout_s=0.5)
     assert most == CONNECTIONS
+
+
+def test_answers_do_not_wait_for_uploads(talk: Talk, wire: Faulty) -> None:
+    wire.always("PUT", "/media/", hangs)
+
+    async def session(api: Api) -> object:
+        uploads = [asyncio.create_task(put(f"{LocalService.base_url}/media/{n}")(api)) for n in range(40)]
+        await asyncio.sleep(0)
+        answer = await listed(api)
+        assert wire.paths("PUT") == [f"/media/{n}" for n in range(UPLOADS)]
+        for upload in uploads:
+            upload.cancel()
+        await asyncio.gather(*uploads, return_exceptions=True)
+        return answer
+
+    assert "items" in talk(session)
 
 
 def test_before_is_called_each_time_a_request_leaves_and_may_keep_it(talk: Talk, wire: Faulty) -> None:

@@ -44,8 +44,9 @@ def test_bytes_arrive_under_their_digest_without_the_key(talk: Talk, wire: Fault
     assert stored(wire) == [clip.read_bytes()]
 
 
-def test_expired_link_gets_a_fresh_ticket_thrice(talk: Talk, wire: Faulty, clip: Path) -> None:
-    wire.on("PUT", "/media/", *[answers(403)] * 3)
+@pytest.mark.parametrize("status", [400, 403])
+def test_expired_link_gets_a_fresh_ticket_thrice(talk: Talk, wire: Faulty, clip: Path, status: int) -> None:
+    wire.on("PUT", "/media/", *[answers(status)] * 3)
     talk(upload(clip))
     assert wire.paths("POST") == [MEDIA_INPUT_PATH] * 4
     wire.always("PUT", "/media/", answers(403, {"message": SIGNED}))
@@ -56,7 +57,10 @@ def test_expired_link_gets_a_fresh_ticket_thrice(talk: Talk, wire: Faulty, clip:
     assert "/media/" not in str(refused.value)
 
 
-@pytest.mark.parametrize("fault", [answers(500), fails(httpx.ReadError), acts_then(fails(httpx.ReadError))])
+@pytest.mark.parametrize(
+    "fault",
+    [answers(500), answers(408), answers(429), fails(httpx.ReadError), acts_then(fails(httpx.ReadError))],
+)
 def test_broken_transfer_begins_anew_with_all_bytes(
     talk: Talk, wire: Faulty, clip: Path, fault: Fault
 ) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import weakref
 
 import pandas as pd
 import pytest
@@ -206,6 +207,25 @@ def n_finished(data_dir):
         return 0
     finally:
         db.close()
+
+
+def test_a_run_that_was_stopped_is_forgotten(noises, tmp_path):
+    run = vp.submit(noises(30), data_dir=tmp_path, **LOCAL)
+    run.cancel()
+    run.result(timeout_s=DEADLINE_S)
+    gone = weakref.ref(run)
+    del run
+    gc.collect()
+    assert gone() is None
+
+
+def test_retry_buys_no_more_than_the_call_may(noises, tmp_path):
+    run = vp.submit(noises(4), data_dir=tmp_path, max_new=1, **LOCAL)
+    assert run.result(timeout_s=DEADLINE_S).vp_error_code.eq("max_new").sum() == 3
+    run.retry()
+    out = run.result(timeout_s=DEADLINE_S)
+    assert out.vp_error_code.eq("max_new").sum() == 3
+    assert out.vp_status.eq("succeeded").sum() == 1
 
 
 @pytest.mark.parametrize("kept", [True, False])

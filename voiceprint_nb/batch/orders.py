@@ -31,6 +31,7 @@ from voiceprint_nb.intake.sources import MediaSource, Source
 
 NOT_BILLED = ("job_failed", "job_canceled")
 
+_BOUGHT_ANEW = "The service no longer knew the job of an earlier run, so the voiceprint was made anew."
 _CLAIM_POLL_S = 0.1
 _MOST_REPEATS = 2  # of a submission that the service has failed to carry out
 _GRACE_S = 0.3  # a stopped run waits so long for the answer to a submission that has left
@@ -58,6 +59,11 @@ class Orders:
         A context with the clip in the form that is uploaded.
     sent : Uploads
         Told of every upload.
+
+    Attributes
+    ----------
+    n_bought : int
+        Voiceprints that were bought, may have been, or are being bought.
     """
 
     def __init__(
@@ -85,7 +91,8 @@ class Orders:
         self._sending: dict[str, asyncio.Task[Entry]] = {}  # submissions that have left, by request
         self._repeats: Counter[str] = Counter()
         self._fates = Fates(self._api, ledger, self._sending.values)
-        self._n_bought = 0
+        self.n_bought = 0
+        self._lost: set[str] = set()  # requests whose earlier job is gone
         self._second_hand: set[str] = set()  # media keys of earlier uploads
 
     async def __aenter__(self) -> Self:
@@ -138,7 +145,8 @@ class Orders:
             if entry.state == "open":
                 await self.check_key()
                 outcome = await self._wait(key, entry, source="reused", duration_s=0.0)
-                if outcome is None:  # a service that was started anew: the job is gone, unbilled
+                if outcome is None:  # a service that was started anew: the job is gone
+                    self._lost.add(key)
                     self._ledger.drop(key, job_id=entry.job_id)
                 elif outcome.error_code in NOT_BILLED:  # its upload may have gone meanwhile
                     return None
@@ -207,18 +215,21 @@ class Orders:
             ``max_new``.
         """
         most = self._request.max_new
-        if most is not None and self._n_bought >= most:
-            raise RowError("max_new", f"The call has bought {most} voiceprints (max_new={most}): raise it.")
-        self._n_bought += 1
+        if most is not None and self.n_bought >= most:
+            raise RowError(
+                "max_new", f"The call may buy no more voiceprints than {most} (max_new): raise it."
+            )
+        self.n_bought += 1
         try:
             yield
-        except RowError as error:
-            self._n_bought -= error.code != "submit_unknown"
+        except Exception as error:
+            if not isinstance(error, RowError) or error.code != "submit_unknown":
+                self.not_bought()
             raise
 
     def not_bought(self) -> None:
         """The purchase came to nothing after all."""
-        self._n_bought -= 1
+        self.n_bought -= 1
 
     async def submit(self, key: str, url: str) -> Entry | None:
         """Step 6: create the job; the ledger knows its id before anything waits.
@@ -253,7 +264,7 @@ class Orders:
             within_s = self._ledger.age_s(entry) + self._service.settle_s
             await self._api.sleep(self._service.settle_s)  # what was read before the cut may take a moment
             await self._fates.look_at_once(key, entry, within_s=within_s)
-            self._repeats[key] += 1
+            self._repeats[key] += not self._api.is_down  # an outage is waited for
             if self._repeats[key] > _MOST_REPEATS:
                 raise  # the claim stays abandoned: a later run looks for the job again
             self._ledger.drop(key, claimed_at=entry.claimed_at)
@@ -329,7 +340,8 @@ class Orders:
             return None
         if job.status == contract.SUCCEEDED and job.voiceprint:
             self._ledger.succeeded(key, voiceprint=job.voiceprint, warning=job.warning)
-            warning = job.warning or entry.warning
+            told = (job.warning or entry.warning, _BOUGHT_ANEW if key in self._lost else None)
+            warning = " ".join(filter(None, told)) or None
             return Outcome("succeeded", job.voiceprint, warning=warning, job_id=job_id, source=source)
         if job.status == contract.SUCCEEDED and self._ledger.age_s(entry) < contract.OUTPUT_LIFE_S:
             return _left_open("The service says that the job has succeeded, but sent no voiceprint", job_id)

@@ -73,10 +73,19 @@ class Batch:
         self._request = request
         self._preparing = asyncio.Semaphore(_PREPARING)
         self._inspector = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
+        smaller, sent = self._inspector.smaller, tally.uploads
+        self._orders = orders = Orders(service, ledger, run_id, request, smaller=smaller, sent=sent)
+        tally.waiting_for_limit, tally.notice = orders.waiting_for_limit, orders.notice
+        tally.requests, tally.limits = orders.requests, orders.limits
         self._leaders: dict[str, asyncio.Future[Outcome]] = {}
         self.outcomes = Outcomes(len(cells))
         for position, outcome in done:
             self._end(position, outcome)
+
+    @property
+    def n_bought(self) -> int:
+        """Voiceprints that the run has bought, or may have."""
+        return self._orders.n_bought
 
     async def run(self) -> None:
         """Work on all rows; `outcomes` fills as they end, and holds every row in the end.
@@ -90,17 +99,10 @@ class Batch:
         already_open = self._ledger.open_jobs(self._run_id)  # paid for, and their outputs expire
         others = (position for position in range(len(self._cells)) if position not in already_open)
         positions = (n for n in chain(already_open, others) if n not in self.outcomes)
-        smaller, sent = self._inspector.smaller, self._tally.uploads
-        orders = Orders(self._service, self._ledger, self._run_id, self._request, smaller=smaller, sent=sent)
         try:
-            async with self._inspector, orders as self._orders:
-                self._tally.waiting_for_limit = orders.waiting_for_limit
-                self._tally.notice = orders.notice
-                self._tally.requests = orders.requests
-                self._tally.limits = orders.limits
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self._service.in_flight, len(self._cells))):
-                        group.create_task(self._work(positions))
+            async with self._inspector, self._orders, asyncio.TaskGroup() as group:
+                for _ in range(min(self._service.in_flight, len(self._cells))):
+                    group.create_task(self._work(positions))
         except BaseExceptionGroup as errors:
             stopped_by = _first(errors)
             self._tally.stop(str(stopped_by))

@@ -22,10 +22,13 @@ class JobList:
     ----------
     api : Api
         The open client.
+    patient : bool
+        Whether an outage is waited for; else a request fails within seconds.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, *, patient: bool = True) -> None:
         self._api = api
+        self._patient = patient
         self._is_old = False
         self._n_refusals = 0
 
@@ -68,7 +71,8 @@ class JobList:
 
     async def _answer(self, path: str, params: Mapping[str, str]) -> object:
         """One answer; a refusal may be a slip, and is asked about once more."""
-        ask = partial(self._api.get, path, pacer=self._api.list_pacer, params=params)
+        pacer = self._api.list_pacer
+        ask = partial(self._api.get, path, pacer=pacer, params=params, patient=self._patient)
         try:
             return await ask()
         except RequestRefused:

@@ -16,7 +16,6 @@ from voiceprint_nb.client.transport import Api
 from voiceprint_nb.errors import (
     KeyRefused,
     NoCredit,
-    ProtocolError,
     RequestRefused,
     RowError,
     ServiceError,
@@ -26,7 +25,8 @@ _FEW = 3  # up to so many open jobs are read one by one; more are swept through 
 _LEAST_PAGES = 5  # of the list that are looked at in one round; jobs further back are read one by one
 _FIRST_PAUSE = 1 / 8  # of the interval, before the first round
 _GROWTH = 1.5
-_MOST_MISSES = 3  # rounds in a row without a usable answer, before a job's row hears of it
+_LAST_LOOK_S = 120.0  # at a job whose time is over, when no outage holds it up
+_MOST_MISSES = 3  # rounds in a row without a usable answer, or with that of an unknown job
 
 
 async def submit(
@@ -76,7 +76,8 @@ class Waiter:
 
     Each round sweeps the job list (100 states in a request) while many jobs are open, or reads single jobs
     while few are, or if there is no list; an output is fetched once, of the oldest jobs first. Unknown states
-    count as running. A round without a usable answer is forgiven; after three in a row the rows hear why.
+    count as running. A round without a usable answer, or in which the service does not know the job, is
+    forgiven; after three in a row the row hears of it.
 
     The first rounds come soon, for who waits for one clip; then the pauses grow, as in a long run each round
     finds many jobs that have ended.
@@ -113,7 +114,7 @@ class Waiter:
         self._opened_at: dict[str, float] = {}
         self._misses: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
-        self._list = JobList(api)
+        self._list = JobList(api, patient=False)  # without it jobs are read one by one
 
     @property
     def n_open(self) -> int:
@@ -146,15 +147,21 @@ class Waiter:
                     self._read_soon(job_id)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._told_to_all(self._rounds))
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(future)
-        except TimeoutError:
-            self._close_job(job_id)
-            raise RowError(
-                "job_timeout",
-                f"The job did not end within {timeout_s:.0f} s: resume() asks for it again.",
-            ) from None
+        while not future.done():
+            n_outages = self._api.n_outages
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    return await asyncio.shield(future)
+            with contextlib.suppress(ServiceError, TimeoutError):  # nobody may have been able to ask for long
+                async with asyncio.timeout(None if self._api.is_down else _LAST_LOOK_S):
+                    await self._fetch(job_id)
+            if not future.done() and self._api.n_outages == n_outages:
+                self._close_job(job_id)
+                raise RowError(
+                    "job_timeout",
+                    f"The job did not end within {timeout_s:.0f} s: resume() asks for it again.",
+                )
+        return await future
 
     async def close(self) -> None:
         """Stop asking and listening."""
@@ -237,12 +244,8 @@ class Waiter:
             return await self._sweep()
         except (KeyRefused, NoCredit):
             raise
-        except ProtocolError:
+        except ServiceError:
             return list(self._open)
-        except ServiceError as error:
-            for job_id in list(self._open):
-                self._missed(job_id, error)
-            return []
 
     async def _sweep(self) -> list[str]:
         """Ids of open jobs that the list shows as ended, and of those it does not show."""
@@ -271,13 +274,21 @@ class Waiter:
         if future is None or future.done():
             return
         job = await read(self._api, job_id)
+        if job is None:
+            self._missed(job_id, None)
+            return
         self._misses.pop(job_id, None)
-        if not future.done() and (job is None or contract.is_terminal(job.status)):
+        if not future.done() and contract.is_terminal(job.status):
             future.set_result(job)
 
-    def _missed(self, job_id: str, error: ServiceError) -> None:
+    def _missed(self, job_id: str, error: ServiceError | None) -> None:
+        """A round told nothing of a job, or that it does not exist: either may be a slip."""
         self._misses[job_id] += 1
-        if self._misses[job_id] >= _MOST_MISSES and (future := self._open.get(job_id)) is not None:
+        if self._misses[job_id] < _MOST_MISSES or (future := self._open.get(job_id)) is None or future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
             _fail(future, error)
 
 

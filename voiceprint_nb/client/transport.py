@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from voiceprint_nb import contract, settings
-from voiceprint_nb.client.breaker import Breaker
+from voiceprint_nb.client.breaker import PATIENCE_S, Breaker
 from voiceprint_nb.client.skew import ServerClock
 from voiceprint_nb.client.wire import (
     CONNECT_S,
     CONNECTIONS,
     TRANSFER_S,
+    UPLOADS,
     as_unavailable,
     new_request,
     open_client,
@@ -41,7 +42,6 @@ T = TypeVar("T")
 
 _SLOWEST_BYTES_S = 20_000.0  # an upload slower than this on the whole is given up
 _ATTEMPTS, _FEW_ATTEMPTS = 8, 5
-_MOST_PAUSES = 30  # consecutive 429 answers to one request
 _FALLBACK_PAUSE_S = 5.0  # a 429 without any header
 _SILENT = logging.NullHandler()
 _LEAST_PAUSE_S = 0.1
@@ -105,8 +105,10 @@ class Api:
         }
         self._test_pacer = new_pacer()  # its limit is its own, not that of the reads
         self.clock, self.sleep = clock, sleep
-        self.breaker = Breaker(self._works, clock=clock, sleep=sleep)
-        self.storage_breaker = Breaker(self._stores, clock=clock, sleep=sleep)
+        self._breakers = {
+            pacer: Breaker(self._works, clock=clock, sleep=sleep) for pacer in self._pacers.values()
+        }
+        self._storage_breaker = Breaker(self._stores, clock=clock, sleep=sleep)
         self._storage = ""
         self.server_clock = ServerClock()
         self.n_refused = 0
@@ -114,11 +116,12 @@ class Api:
     async def __aenter__(self) -> Self:
         self._client = open_client(self._base_url, self._transport)
         self._connections = asyncio.Semaphore(CONNECTIONS)  # a request's time begins when it has one
+        self._uploads = asyncio.Semaphore(UPLOADS)  # of their own: an answer must not wait for them
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.breaker.close()
-        await self.storage_breaker.close()
+        for breaker in self._all_breakers:
+            await breaker.close()
         await self.client.aclose()
 
     @property
@@ -131,7 +134,16 @@ class Api:
     @property
     def is_down(self) -> bool:
         """Whether requests wait for the service, or its storage, to work again."""
-        return self.breaker.is_open or self.storage_breaker.is_open
+        return any(breaker.is_open for breaker in self._all_breakers)
+
+    @property
+    def n_outages(self) -> int:
+        """How often something of the service was out."""
+        return sum(breaker.n_outages for breaker in self._all_breakers)
+
+    @property
+    def _all_breakers(self) -> list[Breaker]:
+        return [*self._breakers.values(), self._storage_breaker]
 
     @property
     def waiting_for_limit(self) -> int:
@@ -182,25 +194,19 @@ class Api:
         self._storage = root_of(url)
 
         async def once() -> None:
-            request = new_request(self.client, "PUT", url, headers, content=chunks())
-            veil(request)
-            await self.storage_breaker.passed()
-            with _heard_by(self.storage_breaker):
+            async with self._uploads, self._storage_breaker.passing(url):
+                request = new_request(self.client, "PUT", url, headers, content=chunks())
+                veil(request)
                 answer = await self._sent(request, timeout_s)
                 if answer.status_code >= 300:
                     _raise_for_status(answer, storage=True)
 
-        await _patiently(once, self.storage_breaker, repeatable=True)
+        await _patiently(once, self._storage_breaker, repeatable=True)
 
-    async def _sent(
-        self, request: httpx.Request, timeout_s: float, before: Callable[[], None] | None = None
-    ) -> httpx.Response:
-        async with self._connections:
-            if before is not None:
-                before()
-            with as_unavailable():
-                async with asyncio.timeout(timeout_s):
-                    return await self.client.send(request)
+    async def _sent(self, request: httpx.Request, timeout_s: float) -> httpx.Response:
+        with as_unavailable():
+            async with asyncio.timeout(timeout_s):
+                return await self.client.send(request)
 
     async def _call(
         self,
@@ -218,9 +224,11 @@ class Api:
             url = self._base_url + path
             return new_request(self.client, method, url, self._key_header, params=params, json=body)
 
-        once = partial(self._answered, build, pacer, before, self.breaker if patient else None)
-        if patient:
-            return await _patiently(once, self.breaker, repeatable=repeatable)
+        breaker = self._breakers[pacer] if patient else None
+        is_job = method == "GET" and not params  # all reads of a job are one request: it may be to blame
+        once = partial(self._answered, build, pacer, before, breaker, path if is_job else object())
+        if breaker is not None:
+            return await _patiently(once, breaker, repeatable=repeatable)
         return await _retried(once, repeatable=repeatable, attempts=_FEW_ATTEMPTS)
 
     async def _answered(
@@ -229,15 +237,19 @@ class Api:
         pacer: Pacer,
         before: Callable[[], None] | None,
         breaker: Breaker | None,
+        request: Hashable,
     ) -> object:
         """What one answer holds that is not 429: a refused request was not carried out and waits its turn."""
-        for _ in range(_MOST_PAUSES):
-            if breaker is not None:
-                await breaker.passed()
-            await pacer.slot()
-            with _heard_by(breaker) if breaker is not None else contextlib.nullcontext():
+        until = self.clock() + PATIENCE_S
+        while True:
+            if breaker is None:
+                await pacer.slot()
+            passing = breaker.passing(request, turn=pacer.slot) if breaker else contextlib.nullcontext()
+            async with passing, self._connections:
+                if before is not None:
+                    before()
                 sent_at = time.time()
-                answer = await self._sent(build(), self._timeout_s, before)
+                answer = await self._sent(build(), self._timeout_s)
                 received_at = time.time()
                 self.server_clock.note_answer(
                     answer.headers.get("date"), sent_at=sent_at, received_at=received_at
@@ -248,10 +260,14 @@ class Api:
                     return _content(answer)
             self.n_refused += 1
             pacer.pause(_pause_s(facts))
-        raise RateLimited(
-            "The service kept answering that there are too many requests: run resume() later.",
-            retry_after_s=_pause_s(facts),
-        )
+            if self.clock() > until:
+                error = RateLimited(
+                    f"The service kept answering for {PATIENCE_S / 60:.0f} minutes that there are too many "
+                    "requests: others use up the account's limit. resume() goes on later.",
+                    retry_after_s=_pause_s(facts),
+                )
+                error.concerns_all_rows = True
+                raise error
 
     async def _works(self) -> bool:
         """Whether the service answers at all; asked by the breaker only."""
@@ -271,15 +287,19 @@ class Api:
 
 
 async def _patiently(once: Callable[[], Awaitable[T]], breaker: Breaker, *, repeatable: bool) -> T:
-    """Retried for seconds; an outage in the meantime costs no row, so once more when it is over."""
-    n_outages = breaker.n_outages
-    try:
-        return await _retried(once, repeatable=repeatable)
-    except ServiceError as error:
-        if breaker.n_outages == n_outages or not _may_repeat(error, repeatable=repeatable):
-            raise
-    await breaker.passed()
-    return await _retried(once, repeatable=repeatable)
+    """Retried for seconds, and again after each outage in the meantime: that costs no row."""
+    has_doubted = False
+    while True:
+        n_outages = breaker.n_outages
+        try:
+            return await _retried(once, repeatable=repeatable)
+        except ServiceError as error:
+            may_be_outage = breaker.is_open and not has_doubted  # the next attempt waits until that is known
+            if not _may_repeat(error, repeatable=repeatable):
+                raise
+            if breaker.n_outages == n_outages and not may_be_outage:
+                raise
+            has_doubted = has_doubted or may_be_outage
 
 
 async def _retried(once: Callable[[], Awaitable[T]], *, repeatable: bool, attempts: int = _ATTEMPTS) -> T:
@@ -303,20 +323,6 @@ def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
     return isinstance(error, ProtocolError) and repeatable
 
 
-@contextlib.contextmanager
-def _heard_by(breaker: Breaker) -> Iterator[None]:
-    """Tell a breaker whether a host works: it does, too, if it refuses."""
-    try:
-        yield
-    except (ServiceUnavailable, ProtocolError) as error:
-        breaker.failed(str(error).rstrip("."))
-        raise
-    except ServiceError:
-        breaker.succeeded()
-        raise
-    breaker.succeeded()
-
-
 def _content(answer: httpx.Response) -> object:
     if answer.status_code >= 300:
         _raise_for_status(answer)
@@ -337,8 +343,8 @@ def _raise_for_status(answer: httpx.Response, *, storage: bool = False) -> None:
         told = contract.scrubbed(_without_key(answer, contract.error_text(answer.json())))
     except (ValueError, RecursionError):
         told = ""
-    said = f" It said: {told}" if told and not storage else ""
-    if storage and status < 500:
+    said = f" It said: {told.rstrip('.')}." if told and not storage else ""
+    if storage and status < 500 and status not in (408, 429):
         raise RequestRefused(f"The storage answered {status} to the upload.{said}", status=status)
     if status == 401:
         raise KeyRefused(f"The service refused the key (401): check api_key=.{said}", status=status)
@@ -346,7 +352,7 @@ def _raise_for_status(answer: httpx.Response, *, storage: bool = False) -> None:
         raise KeyRefused(f"The key lacks a permission (403): create one that has it.{said}", status=status)
     if status == 402:
         raise NoCredit(f"The account has no subscription or credit left (402).{said}", status=status)
-    if status >= 500:
+    if status >= 500 or status == 408 or (storage and status == 429):
         raise ServiceUnavailable(f"The service failed ({status}).{said}", status=status)
     raise RequestRefused(f"The service refused the request ({status}).{said}", status=status)
 

@@ -11,6 +11,7 @@ from voiceprint_nb.errors import RequestRefused, RowError, ServiceUnavailable
 
 _CHUNK_BYTES = 1 << 18
 _TICKETS = 4  # a link may expire while the upload waits
+_EXPIRED = (400, 403)  # what storages answer to such a link
 
 
 def media_key(digest: str, *, smaller: bool = False) -> str:
@@ -69,9 +70,11 @@ async def put(
         try:
             await api.put(ticket.url, chunks, n_bytes)
         except RequestRefused as error:
-            if error.status == 403 and tickets_left:
+            if error.status in _EXPIRED and tickets_left:
                 continue
-            raise RowError("upload_failed", f"The clip could not be uploaded: {error}") from error
+            raise RowError(
+                "upload_failed", f"The clip could not be uploaded: {error} Run the line again."
+            ) from error
         except ServiceUnavailable as error:
             if error.concerns_all_rows:
                 raise

@@ -18,7 +18,7 @@ from voiceprint_nb.errors import ProtocolError, ServiceUnavailable, UsageError
 if TYPE_CHECKING:
     import httpx
 
-CONNECTIONS = 16
+CONNECTIONS, UPLOADS = 16, 12  # most at a time, to the API and to the storage
 CONNECT_S, TRANSFER_S = 10.0, 60.0
 
 
@@ -42,7 +42,7 @@ def open_client(base_url: str, transport: httpx.AsyncBaseTransport | None) -> ht
         _client_without_cookies(),
         base_url=base_url,
         transport=transport,
-        limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS + UPLOADS),
         timeout=httpx.Timeout(TRANSFER_S, connect=CONNECT_S, pool=CONNECT_S),
     )
 

@@ -114,7 +114,6 @@ class Session:
             listed=listed,
             receiver=receiver,
             sign=sign,
-            max_new=max_new,
         )
         self._listed = listed
         self._call = call
@@ -127,7 +126,7 @@ class Session:
             self._ledger.close()
             raise
         self._model = service.identity.partition("local:")[2] or call.model
-        self._keep = keep
+        self._keep, self._max_new = keep, max_new
         self.tally = Tally(len(frame), destination=settings.destination)
         self._batch = Batch(
             frames.cells_of(frame, call.column),
@@ -144,7 +143,7 @@ class Session:
         """The same run, to work on the rows that failed or were stopped; finished rows stay as they are.
 
         Rows that may have been bought already (``submit_unknown``) stay too: only the line itself, run again,
-        submits them once more. So do open jobs of a run of which nothing is kept.
+        submits them once more. So do open jobs of a run of which nothing is kept. What was bought counts on.
         """
         worth = ("failed", "canceled", "pending") if self._keep else ("failed", "canceled")
         done = (
@@ -152,7 +151,8 @@ class Session:
             for position, outcome in self._batch.outcomes.items()
             if outcome.status not in worth or outcome.error_code == "submit_unknown"
         )
-        return self._new_session(run_id=self.run_id, done=done)
+        left = None if self._max_new is None else max(0, self._max_new - self._batch.n_bought)
+        return self._new_session(run_id=self.run_id, done=done, max_new=left)
 
     def _begin(self, keep: bool) -> str:
         return self._ledger.begin_run(
@@ -256,8 +256,9 @@ class Run(Bundled):
             loop_thread().start, ticking(self._session.run(), self._tick)
         )
         # A script that ends while this goes on: stopped in order, before the local service is. Until it has
-        # ended the run's task keeps this object alive, so nothing is stopped by losing the last reference.
-        weakref.finalize(self, _stop, self._background, os.getpid())
+        # ended the run's task keeps this object alive, so nothing is stopped by losing the last reference. An
+        # error that it has ended with must not keep it alive: frames of its traceback hold the run.
+        weakref.finalize(self, _stop, weakref.ref(self._background), os.getpid())
 
     @property
     def run_id(self) -> str:
@@ -357,8 +358,9 @@ class Run(Bundled):
             meter.show(self._session.tally.snapshot())
 
 
-def _stop(background: Background[None], owner_pid: int) -> None:
-    if background.done or os.getpid() != owner_pid:
+def _stop(reference: weakref.ref[Background[None]], owner_pid: int) -> None:
+    background = reference()
+    if background is None or background.done or os.getpid() != owner_pid:
         return
     background.cancel()
     with contextlib.suppress(Exception):  # however it ends: the ledger knows
