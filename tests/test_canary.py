@@ -303,6 +303,8 @@ def link_rows(web: counted_web.Web, clip: bytes) -> dict[str, str]:
         "url_unreachable 4": "http://no-such-host.invalid/a.wav",
         "url_unreachable 5": "http://127.0.0.1:1/a.wav",
         "url_unreachable 6": f"https://127.0.0.1:{web.port}/403",
+        "file_not_found": "storage.example/clip.wav",
+        "file_not_found 2": "https:/storage.example/clip.wav",
     }
     return {code: f"{url}?{QUERY}" for code, url in urls.items()}
 

@@ -237,8 +237,7 @@ def _address(service: str) -> str:
         raise UsageError("The service's address holds a name or password: leave it out and pass api_key=.")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise UsageError(
-            f"Unknown service {service!r}: use 'local', 'pyannoteai' or an address such as "
-            "http://localhost:8000."
+            "Unknown service: use 'local', 'pyannoteai' or an address such as http://localhost:8000."
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/').removesuffix('/v1').rstrip('/')}"

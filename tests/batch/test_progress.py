@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,7 +156,9 @@ def test_bar_moves_and_leaves_one_line() -> None:
     meter.show(shown(0))
     meter.show(shown(3))
     assert "3/9" in stream.getvalue()
-    assert "succeeded=3" in stream.getvalue()
+    assert "succeeded 3" in stream.getvalue()
+    meter.show(replace(shown(4), notice="the service is failing, waiting for it"))
+    assert "succeeded 4, the service is failing" in stream.getvalue()
     for _ in range(3):
         meter.show(shown(9, ended=True))
     assert stream.getvalue().endswith("voiceprints: 9 of 9 rows (9 succeeded), 4 s\n")

@@ -218,10 +218,18 @@ def test_job_that_does_not_end_in_time(talk: Talk, wire: Faulty) -> None:
     assert late.code == "job_timeout"
 
 
-@pytest.mark.parametrize("n", [1, 5])
 @pytest.mark.parametrize("fault", [answers(500), fails(httpx.ReadError), answers(200, text="<html>")])
-def test_two_rounds_without_an_answer_are_forgiven(talk: Talk, wire: Faulty, n: int, fault: Fault) -> None:
-    wire.on("GET", "/v1/jobs/", *[fault] * 2)
+def test_two_rounds_without_an_answer_are_forgiven(talk: Talk, wire: Faulty, fault: Fault) -> None:
+    per_round = 2 * 5  # attempts, and as many once it is known that the service works
+    wire.on("GET", "/v1/jobs/", *[fault] * 2 * per_round)
+    assert [job.status for job in talk(run(1))] == ["failed"]
+    wire.on("GET", "/v1/jobs/", *[fault] * 3 * per_round)
+    assert [type(told) for told in talk(run(1))] in ([ServiceUnavailable], [ProtocolError])
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_list_that_fails_is_no_hindrance(talk: Talk, wire: Faulty, n: int) -> None:
+    wire.always("GET", JOBS_PATH, answers(500))
     assert [job.status for job in talk(run(n))] == ["failed"] * n
 
 

@@ -264,7 +264,7 @@ def test_without_a_ledger_nothing_is_written(manifest, own_place):
     ("arguments", "said"),
     [
         ({"column": "sound"}, "no column 'sound'"),
-        ({"service": "mars"}, "Unknown service 'mars'"),
+        ({"service": "mars"}, "Unknown service: use"),
         ({"service": "pyannoteai"}, "needs a key"),
         ({"api_key": "hf_abc"}, "Hugging Face token"),
         ({"fit": "tail"}, "Unknown fit"),

@@ -54,10 +54,9 @@ class BarMeter:
             self._bar = tqdm(
                 total=snapshot.n_rows, desc=snapshot.title, unit="row", file=self._stream, leave=False
             )
-        shown = {state: n for state, n in snapshot.counts.items() if state != "queued"}
+        parts = [f"{state} {n}" for state, n in snapshot.parts.items() if state != "queued"]
         self._bar.n = snapshot.done
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.refresh()
+        self._bar.set_postfix_str(", ".join([*parts, *snapshot.asides]))
         if snapshot.ended:
             self._ended = True
             self._bar.close()

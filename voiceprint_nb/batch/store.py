@@ -408,7 +408,7 @@ class Ledger:
             self._do("BEGIN IMMEDIATE")
             keys = [row[0] for row in self._do("SELECT key FROM jobs")]
             removed = self._delete_jobs(keys)
-            for table in ("rows", "runs", "uploads"):
+            for table in ("rows", "runs", "uploads", "turns"):
                 self._do(f"DELETE FROM {table}")  # noqa: S608 - fixed names
         self._do("VACUUM")
         self._do("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

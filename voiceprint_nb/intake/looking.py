@@ -125,10 +125,12 @@ def _look_at_path(path: Path) -> LocalFile:
     except PermissionError as error:
         raise RowError("not_readable", f"{path.name!r} may not be read: change its permissions.") from error
     except (OSError, ValueError) as error:
-        raise RowError(
-            "file_not_found",
-            f"No file {path.name!r} in {str(path.parent)!r}: correct the path, or pass base= for its folder.",
-        ) from error
+        shown, is_link, _ = str(path).partition("?")  # what follows may be a signature
+        name, folder = Path(shown).name, str(Path(shown).parent)
+        remedy = (
+            "a link begins with https://" if is_link else "correct the path, or pass base= for its folder"
+        )
+        raise RowError("file_not_found", f"No file {name!r} in {folder!r}: {remedy}.") from error
 
 
 def _read_open_file(file: object, scratch: Path) -> LocalFile:

@@ -19,6 +19,11 @@ _DRIVE_ID = re.compile(r"[\w-]{10,}")
 _DRIVE_FOLDER = re.compile(r"/(?:a/[^/]+/)?drive/(?:u/\d+/)?(?:mobile/)?folders/.+|/folderview")
 _GOOGLE_DOCUMENT = re.compile(r"/(?:a/[^/]+/)?(document|spreadsheets|presentation|forms|drawings)/.*")
 _GITHUB = re.compile(r"/([\w.-]+/[\w.-]+)/(blob|tree)/(.+)")
+_SHAREPOINT = re.compile(r"/:\w:/.+")
+_NO_DIRECT_LINK = (
+    "{} gives no link to the file itself that works without a login: download the file and use its path, or "
+    "share it by another service."
+)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 _PAGES = {  # by the host of the direct link: why it answers with a page after all
@@ -40,10 +45,11 @@ def direct(url: str) -> str:
     Raises
     ------
     RowError
-        ``url_web_page`` for links to folders and documents, and for all of OneDrive.
+        ``url_web_page`` for links to folders and documents, and for all of OneDrive and SharePoint.
     """
     parts = urlsplit(url)
-    rewrite = _HOSTS.get(parts.netloc.lower())  # netloc, so that a login or a port makes a difference
+    host = parts.netloc.lower()  # netloc, so that a login or a port makes a difference
+    rewrite = _sharepoint if host.endswith(".sharepoint.com") else _HOSTS.get(host)
     found = rewrite(parts) if rewrite else None
     return url if found is None else found
 
@@ -99,11 +105,13 @@ def _google(parts: SplitResult) -> str | None:
 def _onedrive(parts: SplitResult) -> str | None:
     if parts.path == "/download":
         return None
-    raise RowError(
-        "url_web_page",
-        "OneDrive gives no link to the file itself that works without a login: download the file and use its "
-        "path, or share it by another service.",
-    )
+    raise RowError("url_web_page", _NO_DIRECT_LINK.format("OneDrive"))
+
+
+def _sharepoint(parts: SplitResult) -> str | None:
+    if not _SHAREPOINT.fullmatch(parts.path):
+        return None
+    raise RowError("url_web_page", _NO_DIRECT_LINK.format("SharePoint (OneDrive for work or school)"))
 
 
 def _github(parts: SplitResult) -> str | None:

@@ -38,6 +38,7 @@ def facts_table(lines: Iterable[tuple[str, str]]) -> str:
 
 _MOST_CHARACTERS = 60
 _LINK = re.compile(r"\b([a-z][a-z0-9+.-]*://)([^\s/?#@]*@)?([^\s?#]*)([?#]\S*)?", re.IGNORECASE)
+_QUERY = re.compile(r"\?[\w.~%+-]+=\S*")  # of a link that lacks its beginning
 _OPAQUE = re.compile(r"[A-Za-z0-9+/_-]{200,}={0,2}")
 
 
@@ -85,6 +86,7 @@ def is_print(value: object) -> bool:
 def veiled(text: str) -> str:
     """The text with every link cut down to what is no secret, and without control characters."""
     text = _LINK.sub(lambda link: f"{link[1]}{link[3]}{'?…' if link[4] else ''}", text)
+    text = _QUERY.sub("?…", text)
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
 
 
