@@ -169,15 +169,18 @@ def test_429_waits_as_told(
     assert time.now_s - began_s == pytest.approx(pause_s)
 
 
-def test_429_for_ever_ends_the_run(talk: Talk, wire: Faulty, time: Time) -> None:
-    wire.always("POST", MEDIA_INPUT_PATH, answers(429, Retry_After="20"))
+@pytest.mark.parametrize(("pause_s", "n_refusals"), [(1, 602), (20, 32), (100, 30)])
+def test_429_for_ever_ends_the_run(
+    talk: Talk, wire: Faulty, time: Time, pause_s: int, n_refusals: int
+) -> None:
+    wire.always("POST", MEDIA_INPUT_PATH, answers(429, Retry_After=str(pause_s)))
     began_s = time.now_s
     with pytest.raises(RateLimited) as limited:
         talk(posted)
     assert limited.value.code == "service_unavailable"
     assert limited.value.concerns_all_rows
-    assert time.now_s - began_s == pytest.approx(620, abs=5)
-    assert len(wire.requests) == 32
+    assert time.now_s - began_s == pytest.approx(pause_s * (n_refusals - 1), abs=5)
+    assert len(wire.requests) == n_refusals
 
 
 def test_limit_of_the_key_check_is_not_that_of_reads(talk: Talk, wire: Faulty, time: Time) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from functools import partial
@@ -42,6 +44,7 @@ T = TypeVar("T")
 
 _SLOWEST_BYTES_S = 20_000.0  # an upload slower than this on the whole is given up
 _ATTEMPTS, _FEW_ATTEMPTS = 8, 5
+_LEAST_REFUSALS = 30  # (429) of one request, before its run ends: at a slow pace ten minutes are few turns
 _FALLBACK_PAUSE_S = 5.0  # a 429 without any header
 _SILENT = logging.NullHandler()
 _LEAST_PAUSE_S = 0.1
@@ -240,8 +243,8 @@ class Api:
         request: Hashable,
     ) -> object:
         """What one answer holds that is not 429: a refused request was not carried out and waits its turn."""
-        until = self.clock() + PATIENCE_S
-        while True:
+        first_refused_at = math.inf
+        for n_asked in itertools.count(1):
             if breaker is None:
                 await pacer.slot()
             passing = breaker.passing(request, turn=pacer.slot) if breaker else contextlib.nullcontext()
@@ -260,7 +263,8 @@ class Api:
                     return _content(answer)
             self.n_refused += 1
             pacer.pause(_pause_s(facts))
-            if self.clock() > until:
+            first_refused_at = min(first_refused_at, self.clock())
+            if n_asked >= _LEAST_REFUSALS and self.clock() - first_refused_at > PATIENCE_S:
                 error = RateLimited(
                     f"The service kept answering for {PATIENCE_S / 60:.0f} minutes that there are too many "
                     "requests: others use up the account's limit. resume() goes on later.",
@@ -268,6 +272,7 @@ class Api:
                 )
                 error.concerns_all_rows = True
                 raise error
+        raise AssertionError("unreachable: the count has no end")
 
     async def _works(self) -> bool:
         """Whether the service answers at all; asked by the breaker only."""
