@@ -327,8 +327,9 @@ def test_service_that_goes_away_leaves_jobs_open_and_the_next_run_collects(
 ) -> None:
     world.wire.always("GET", "/v1/jobs/", fails(httpx.ReadError))
     world.wire.always("GET", "/v2/jobs", fails(httpx.ReadError))
+    world.options = {"in_flight": len(clips)}
     first = world.run(clips)
-    assert first.error is None
+    assert isinstance(first.error, ServiceUnavailable)
     assert {(row.status, row.error_code) for row in first.outcomes} == {("pending", "job_open")}
     assert all(row.job_id for row in first.outcomes)
     world.wire._rules.clear()

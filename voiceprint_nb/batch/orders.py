@@ -335,6 +335,8 @@ class Orders:
         except (KeyRefused, NoCredit):
             raise
         except ServiceError as error:
+            if error.concerns_all_rows:
+                raise
             return _left_open(str(error).rstrip("."), job_id)
         if job is None:
             return None

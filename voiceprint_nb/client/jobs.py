@@ -26,7 +26,7 @@ _LEAST_PAGES = 5  # of the list that are looked at in one round; jobs further ba
 _FIRST_PAUSE = 1 / 8  # of the interval, before the first round
 _GROWTH = 1.5
 _LAST_LOOK_S = 120.0  # at a job whose time is over, when no outage holds it up
-_MOST_MISSES = 3  # rounds in a row without a usable answer, or with that of an unknown job
+_MOST_MISSES = 3  # rounds in a row in which the service does not know a job
 
 
 async def submit(
@@ -76,8 +76,8 @@ class Waiter:
 
     Each round sweeps the job list (100 states in a request) while many jobs are open, or reads single jobs
     while few are, or if there is no list; an output is fetched once, of the oldest jobs first. Unknown states
-    count as running. A round without a usable answer, or in which the service does not know the job, is
-    forgiven; after three in a row the row hears of it.
+    count as running. A round without a usable answer is forgiven, as long as the row may wait; one in which
+    the service does not know the job, twice.
 
     The first rounds come soon, for who waits for one clip; then the pauses grow, as in a long run each round
     finds many jobs that have ended.
@@ -135,7 +135,7 @@ class Waiter:
         RowError
             ``job_timeout`` when it does not end in time.
         ServiceError
-            The service gave no usable answer; what became of the job is not known.
+            At the end of that time the service gave no usable answer; what became of the job is not known.
         """
         if (future := self._open.get(job_id)) is None:
             future = self._open[job_id] = asyncio.get_running_loop().create_future()
@@ -152,7 +152,7 @@ class Waiter:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     return await asyncio.shield(future)
-            with contextlib.suppress(ServiceError, TimeoutError):  # nobody may have been able to ask for long
+            with contextlib.suppress(TimeoutError):  # nobody may have been able to ask for long
                 async with asyncio.timeout(None if self._api.is_down else _LAST_LOOK_S):
                     await self._fetch(job_id)
             if not future.done() and self._api.n_outages == n_outages:
@@ -231,9 +231,7 @@ class Waiter:
         """Read jobs side by side: each read waits for its turn among uploads."""
         failures = await asyncio.gather(*map(self._fetch, ended), return_exceptions=True)
         for job_id, failure in zip(ended, failures, strict=True):
-            if isinstance(failure, ServiceError) and not isinstance(failure, (KeyRefused, NoCredit)):
-                self._missed(job_id, failure)
-            elif failure is not None:
+            if failure is not None and (not isinstance(failure, ServiceError) or _concerns_all(failure)):
                 raise failure
 
     async def _ended(self) -> list[str]:
@@ -242,9 +240,9 @@ class Waiter:
             return list(self._open)
         try:
             return await self._sweep()
-        except (KeyRefused, NoCredit):
-            raise
-        except ServiceError:
+        except ServiceError as error:
+            if _concerns_all(error):
+                raise
             return list(self._open)
 
     async def _sweep(self) -> list[str]:
@@ -263,7 +261,7 @@ class Waiter:
                 if contract.is_terminal(item.status):
                     ended.append(item.id)
                 else:
-                    self._misses.pop(item.id, None)
+                    self._misses[item.id] = 0
             if not unseen or following is None:
                 break
             position = following
@@ -274,22 +272,15 @@ class Waiter:
         if future is None or future.done():
             return
         job = await read(self._api, job_id)
-        if job is None:
-            self._missed(job_id, None)
+        if future.done():
             return
-        self._misses.pop(job_id, None)
-        if not future.done() and contract.is_terminal(job.status):
+        self._misses[job_id] = self._misses[job_id] + 1 if job is None else 0  # it may be a slip
+        if self._misses[job_id] >= _MOST_MISSES or (job is not None and contract.is_terminal(job.status)):
             future.set_result(job)
 
-    def _missed(self, job_id: str, error: ServiceError | None) -> None:
-        """A round told nothing of a job, or that it does not exist: either may be a slip."""
-        self._misses[job_id] += 1
-        if self._misses[job_id] < _MOST_MISSES or (future := self._open.get(job_id)) is None or future.done():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            _fail(future, error)
+
+def _concerns_all(error: ServiceError) -> bool:
+    return error.concerns_all_rows or isinstance(error, (KeyRefused, NoCredit))
 
 
 def _fail(future: asyncio.Future[contract.Job | None], error: Exception) -> None:
