@@ -230,7 +230,7 @@ class Waiter:
     async def _collect(self, ended: Sequence[str]) -> None:
         """Read jobs side by side: each read waits for its turn among uploads."""
         failures = await asyncio.gather(*map(self._fetch, ended), return_exceptions=True)
-        for job_id, failure in zip(ended, failures, strict=True):
+        for failure in failures:
             if failure is not None and (not isinstance(failure, ServiceError) or _concerns_all(failure)):
                 raise failure
 
