@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from voiceprint_nb.analysis.trials import unit
+from voiceprint_nb.contract import encode_voiceprint
 
 
 def voices(n_speakers: int, n_clips: int, *, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -14,3 +15,8 @@ def voices(n_speakers: int, n_clips: int, *, noise: float, seed: int = 0) -> tup
     speakers = np.repeat(np.arange(n_speakers), n_clips)
     clips = centres[speakers] + noise * random.normal(size=(len(speakers), 32)) / np.sqrt(32)
     return unit(clips.astype(np.float32)), speakers
+
+
+def prints(embeddings: np.ndarray, model: str = "ab" * 16) -> list[str]:
+    """Voiceprint texts of embeddings."""
+    return [encode_voiceprint(model, vector.astype("<f4").tobytes()) for vector in embeddings]

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 from voiceprint_nb.notebook import accessor as _accessor  # noqa: F401 - registers df.voiceprint
 
 if TYPE_CHECKING:
+    from voiceprint_nb.analysis.calibration import Calibration
+    from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
+    from voiceprint_nb.notebook.comparing import Verification, calibrate, compare, match, verify
     from voiceprint_nb.notebook.doctor import doctor
     from voiceprint_nb.notebook.finding import find_audio
     from voiceprint_nb.notebook.nesting import enable_nesting
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from voiceprint_nb.notebook.tables import show
     from voiceprint_nb.notebook.verbs import (
         check,
-        compare,
         forget,
         resume,
         runs,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Calibration": "analysis.calibration",
+    "Library": "analysis.library",
     "Picker": "notebook.picker",
     "Plan": "notebook.planning",
     "Receiver": "client.receiver",
@@ -47,24 +51,30 @@ _HOMES = {
     "Run": "notebook.runs",
     "ServiceError": "errors",
     "UsageError": "errors",
+    "Verification": "notebook.comparing",
     "Voiceprint": "notebook.voiceprint",
     "VoiceprintError": "errors",
     "check": "notebook.verbs",
-    "compare": "notebook.verbs",
+    "calibrate": "notebook.comparing",
+    "compare": "notebook.comparing",
     "doctor": "notebook.doctor",
     "enable_nesting": "notebook.nesting",
     "find_audio": "notebook.finding",
     "forget": "notebook.verbs",
+    "match": "notebook.comparing",
     "plan": "notebook.planning",
     "resume": "notebook.verbs",
     "runs": "notebook.verbs",
     "show": "notebook.tables",
     "submit": "notebook.verbs",
+    "verify": "notebook.comparing",
     "voiceprint": "notebook.verbs",
     "voiceprints": "notebook.verbs",
 }
 
 __all__ = [
+    "Calibration",
+    "Library",
     "Picker",
     "Plan",
     "Receiver",
@@ -72,19 +82,23 @@ __all__ = [
     "Run",
     "ServiceError",
     "UsageError",
+    "Verification",
     "Voiceprint",
     "VoiceprintError",
+    "calibrate",
     "check",
     "compare",
     "doctor",
     "enable_nesting",
     "find_audio",
     "forget",
+    "match",
     "plan",
     "resume",
     "runs",
     "show",
     "submit",
+    "verify",
     "voiceprint",
     "voiceprints",
 ]

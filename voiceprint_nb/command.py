@@ -90,7 +90,9 @@ def _forget(*, run_id: str | None, everything: bool) -> int:
 
 
 def _compare(*, manifest: Path, label: str | None, out: Path | None) -> int:
-    matrix = verbs.compare(read_table(manifest), label)
+    from voiceprint_nb.notebook.comparing import compare
+
+    matrix = compare(read_table(manifest), label)
     names = _unique([label or "row", *map(str, matrix.columns)])
     table = matrix.set_axis(names[1:], axis="columns")
     table.insert(0, names[0], matrix.index)

@@ -563,7 +563,8 @@ def decode_voiceprint(text: str) -> VoiceprintRecord:
     if not data.startswith(_MAGIC):
         raise UsageError(
             "This voiceprint is opaque (made by the hosted service) or not a voiceprint: it cannot be "
-            "compared on this machine. Make local prints of the same clips with service='local'."
+            "compared on this machine. Make local prints of the same clips with service='local', or let the "
+            "service's identify endpoint compare."
         )
     version = data[len(_MAGIC)] if len(data) > len(_MAGIC) else _VERSION
     if version > _VERSION:

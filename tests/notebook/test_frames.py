@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voiceprint_nb.analysis.prints import voiceprint_column
 from voiceprint_nb.batch.outcomes import Kept, Outcome, Outcomes
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook import frames
@@ -257,13 +258,13 @@ def test_what_cannot_be_unpacked_says_what_to_do(data):
 
 def test_the_voiceprint_column_is_found():
     frame = pd.DataFrame({"a_voiceprint": ["x"], "audio": ["y"]})
-    assert frames.voiceprint_column(frame) == "a_voiceprint"
+    assert voiceprint_column(frame) == "a_voiceprint"
     frame.attrs["voiceprint_nb"] = {"column": "audio"}
-    assert frames.voiceprint_column(frame) == "audio"
+    assert voiceprint_column(frame) == "audio"
     frame.attrs["voiceprint_nb"] = 3
-    assert frames.voiceprint_column(frame.assign(voiceprint="z")) == "voiceprint"
+    assert voiceprint_column(frame.assign(voiceprint="z")) == "voiceprint"
     with pytest.raises(UsageError, match="pass the result"):
-        frames.voiceprint_column(frame.assign(b_voiceprint="z"))
+        voiceprint_column(frame.assign(b_voiceprint="z"))
 
 
 def test_bases_are_absolute(tmp_path, monkeypatch):

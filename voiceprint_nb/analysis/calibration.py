@@ -10,12 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from voiceprint_nb.analysis import detection
 from voiceprint_nb.analysis.trials import Scoring, Trials
+from voiceprint_nb.display import Bundled, facts_table
 from voiceprint_nb.errors import MissingExtra, UsageError
 
 _MOST_TRIALS = 100_000  # in a bootstrap: more do not change its figures
 _REPEATS = 1000
 _SEED = 1
 _FOLDS = 5
+_SHOWN_RATE = 0.01
 _LEAST_SPEAKERS = 20
 _LEAST_FALSE_ACCEPTS = 30  # the rule of 30 (Doddington et al., Speech Communication 31, 2000)
 
@@ -27,13 +29,18 @@ class Estimate:
     value: float
     low: float
     high: float
+    repeated: NDArray[np.float64] = field(repr=False, compare=False)
+
+    def with_confidence(self, confidence: float) -> float:
+        """What the figure stays below with this share of other speakers."""
+        return float(np.quantile(self.repeated, confidence)) if len(self.repeated) else self.value
 
     def __format__(self, spec: str) -> str:
         return f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration(Bundled):
     """What scores mean, for voiceprints like those that it was made of.
 
     Intervals come from a bootstrap over speakers, not pairs: pairs of one speaker are alike, and as if they
@@ -82,7 +89,34 @@ class Calibration:
     slope: float
     intercept: float
     remarks: tuple[str, ...]
-    trials: Trials = field(repr=False)
+    trials: Trials
+
+    def __str__(self) -> str:
+        """A line for each fact."""
+        return "\n".join(f"{name}: {text}" for name, text in self._lines())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return facts_table(self._lines())
+
+    def _lines(self) -> list[tuple[str, str]]:
+        against = "one another" if self.enrolled == 1 else f"people of {self.enrolled} clips ({self.scoring})"
+        lines = [
+            ("Calibration", f"{self.n_clips} clips of {self.n_speakers} speakers, against {against}"),
+            ("Claims", f"{self.n_genuine} true, {self.n_impostor} false"),
+            ("Equal error rate", f"{self.eer:.1%}, at a score of {self.eer_threshold:.3f}"),
+        ]
+        if self.n_impostor >= 1 / _SHOWN_RATE:
+            lines.append(
+                (f"Threshold for {_SHOWN_RATE:.0%} false accepts", f"{self.threshold(_SHOWN_RATE):.3f}")
+            )
+        lines.append(
+            ("Minimum detection cost", f"{self.min_dcf:.2f} at 1 % true claims (0 is best, 1 no use)")
+        )
+        if self.cllr is not None:
+            lines.append(("Cost of probabilities", f"{self.cllr:.2f} bits (0 is best, 1 no use)"))
+        return [*lines, *(("Remark", remark) for remark in self.remarks)]
 
     def threshold(self, false_accept_rate: float = 0.01) -> Estimate:
         """The lowest score at which at most this share of false claims is accepted.
@@ -232,7 +266,7 @@ def _estimate(trials: Trials, value: float, statistic: Statistic) -> Estimate:
             below = (np.concatenate([[0.0], side[:-1]]) / side[-1] for side in (genuine, impostor))
             repeated.append(statistic(trials.scores, *below))
     low, high = np.percentile(repeated, [2.5, 97.5]) if repeated else (np.nan, np.nan)
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, float(low), float(high), np.asarray(repeated, np.float64))
 
 
 def _equal_error_rate(

@@ -61,6 +61,6 @@ class VoiceprintAccessor:
 
     def compare(self, label: Hashable | None = None) -> pd.DataFrame:
         """As `voiceprint_nb.compare`."""
-        from voiceprint_nb.notebook import verbs
+        from voiceprint_nb.notebook import comparing
 
-        return verbs.compare(self._frame, label)
+        return comparing.compare(self._frame, label)

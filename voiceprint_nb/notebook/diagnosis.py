@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import Literal
 
-from voiceprint_nb.notebook.shown import Bundled
+from voiceprint_nb.display import Bundled
 
 Level = Literal["ok", "note", "wrong"]
 

@@ -118,27 +118,6 @@ def result_names(prefix: str) -> dict[str, str]:
     return {"voiceprint": voiceprint} | {field: f"{prefix}{field}" for field in _RESULTS}
 
 
-def voiceprint_column(frame: pd.DataFrame) -> Hashable:
-    """The column of a result that holds the voiceprints.
-
-    Its attributes tell; where they were lost, as in CSV, it is ``voiceprint`` or the one name that ends so.
-
-    Raises
-    ------
-    UsageError
-        There is none, or more than one.
-    """
-    facts = frame.attrs.get("voiceprint_nb")
-    told = facts.get("column") if isinstance(facts, dict) else None
-    for name in (told, "voiceprint"):
-        if name is not None and name in frame.columns:
-            return str(name)
-    found = [name for name in frame.columns if str(name).endswith("voiceprint")]
-    if len(found) != 1:
-        raise UsageError("The frame has no column 'voiceprint': pass the result of voiceprints().")
-    return found[0]
-
-
 def check_names(prefix: str) -> dict[str, str]:
     """Names of the columns that a check adds, by what they hold."""
     return {field: f"{prefix}{field}" for field in (*_FACTS, "n_bytes")}

@@ -18,10 +18,10 @@ from voiceprint_nb.batch.orders import earlier_upload
 from voiceprint_nb.batch.outcomes import Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import FILE_NAME, Ledger
+from voiceprint_nb.display import Bundled, facts_table
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook import frames, services, views
 from voiceprint_nb.notebook.frames import Data
-from voiceprint_nb.notebook.shown import Bundled, facts_table
 from voiceprint_nb.notebook.verbs import Base, refuse_model
 from voiceprint_nb.settings import HOSTED_URL, Settings, resolve
 

@@ -23,10 +23,10 @@ from voiceprint_nb.batch.outcomes import Outcome, Request
 from voiceprint_nb.batch.progress import LIVE_STATES, Snapshot, Tally
 from voiceprint_nb.batch.runner import Batch
 from voiceprint_nb.batch.store import Ledger, RunRecord, is_private
+from voiceprint_nb.display import Bundled
 from voiceprint_nb.errors import ServiceError, UsageError
 from voiceprint_nb.intake.clips import Fit
 from voiceprint_nb.notebook import frames, services, views
-from voiceprint_nb.notebook.shown import Bundled
 from voiceprint_nb.notebook.views import Paced
 from voiceprint_nb.settings import Settings
 

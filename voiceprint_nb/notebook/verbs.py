@@ -380,53 +380,6 @@ def forget(
         return ledger.forget([run_id])
 
 
-def compare(
-    data: pd.DataFrame | pd.Series | Sequence[Voiceprint | str], label: Hashable | None = None
-) -> pd.DataFrame:
-    """Cosine similarity of every voiceprint with every other.
-
-    Parameters
-    ----------
-    data : DataFrame, Series or sequence
-        A result of `voiceprints` or its voiceprint column (rows without a print are left out), or voiceprints
-        themselves.
-    label : hashable, optional
-        Column that names rows and columns of the matrix; by default the frame's index.
-
-    Returns
-    -------
-    DataFrame of shape (prints, prints), float32
-        Cosines in [-1, 1]; 1 on the diagonal. For the default model, clips of one speaker mostly lie above
-        0.75, and 0.755 is where both kinds of error are equally frequent.
-
-    Raises
-    ------
-    UsageError
-        No voiceprint column, hosted (opaque) prints, or prints of different models.
-    """
-    from voiceprint_nb.analysis import similarity
-
-    if isinstance(data, (str, Voiceprint)):
-        raise UsageError(
-            "One voiceprint alone compares with nothing: pass a frame, or two or more in a list."
-        )
-    if isinstance(data, pd.Series):
-        data = data.to_frame("voiceprint")
-    if isinstance(data, pd.DataFrame):
-        column = frames.voiceprint_column(data)
-        if label is not None and label not in data.columns:
-            raise UsageError(f"The frame has no column {label!r} to name the rows with.")
-        rows = data[data[column].notna()]
-        texts = [str(text) for text in rows[column]]
-        names = pd.Index(rows[label]) if label is not None else rows.index
-    else:
-        texts = [print_.text if isinstance(print_, Voiceprint) else print_ for print_ in data]
-        names = pd.RangeIndex(len(texts))
-    if not texts:
-        raise UsageError("There is no voiceprint to compare: see vp_error for the reason of each row.")
-    return pd.DataFrame(similarity.cosine_matrix(similarity.vectors(texts)), index=names, columns=names)
-
-
 def _session(
     data: Data,
     column: Hashable | None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint_nb.notebook.shown import Bundled, facts_table
+from voiceprint_nb.display import Bundled, facts_table
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from voices import prints, voices
+
+import voiceprint_nb as vp
+from voiceprint_nb.errors import UsageError
+
+
+@pytest.fixture
+def out() -> pd.DataFrame:
+    """Three clips of each of four people, one row without a print, one without a name."""
+    embeddings, speakers = voices(4, 3, noise=0.4)
+    frame = pd.DataFrame(
+        {"voiceprint": prints(embeddings), "speaker": [f"p{speaker}" for speaker in speakers]}
+    )
+    odd = pd.DataFrame({"voiceprint": [None, frame["voiceprint"][0]], "speaker": ["p9", None]})
+    return pd.concat([frame, odd], ignore_index=True)
+
+
+def test_people_of_a_frame_are_enrolled(out: pd.DataFrame) -> None:
+    library = vp.Library.from_frame(out, consent="signed 2026-01-02")
+    assert list(library) == ["p0", "p1", "p2", "p3"]
+    assert library.people.n_prints.tolist() == [3, 3, 3, 3]
+    assert set(library.people.consent) == {"signed 2026-01-02"}
+    assert "p1" in library and "p9" not in library
+    assert len(library) == 4
+
+
+def test_people_are_added_renamed_merged_and_forgotten(
+    out: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = vp.Library.from_frame(out[out.speaker.isin(["p0", "p1"])])
+    texts = out["voiceprint"][out.speaker.eq("p2")].tolist()
+    library.add("p2", texts[0])
+    library.add("p2", texts)  # the first is there already
+    assert library.people.set_index("name").n_prints["p2"] == 3
+    library.rename("p2", "carol")
+    library.merge("p1", into="carol")
+    assert library.names == ["p0", "carol"]
+    assert library.people.set_index("name").n_prints["carol"] == 6
+    assert library.remove("carol") == 6
+    assert "'carol', 6 voiceprints" in capsys.readouterr().out
+    assert library.names == ["p0"]
+    for refused in (
+        lambda: library.remove("carol"),
+        lambda: library.rename("nobody", "x"),
+        lambda: library.merge("p0", into="nobody"),
+        lambda: library.add(" ", texts),
+    ):
+        with pytest.raises(UsageError):
+            refused()
+    library.add("p3", texts)
+    with pytest.raises(UsageError, match="merge"):
+        library.rename("p3", "p0")
+
+
+def test_other_models_hosted_prints_and_nobody_are_refused(out: pd.DataFrame) -> None:
+    library = vp.Library.from_frame(out)
+    with pytest.raises(UsageError, match="another model"):
+        library.add("p0", prints(voices(1, 1, noise=0.1)[0], model="cd" * 16))
+    with pytest.raises(UsageError, match="identify endpoint"):
+        library.add("p0", "aG9zdGVkIHByaW50IG9mIGFub3RoZXIga2luZA==")
+    with pytest.raises(UsageError, match="no column 'who'"):
+        vp.Library.from_frame(out, "who")
+    with pytest.raises(UsageError, match="nobody can be enrolled"):
+        vp.Library.from_frame(out.assign(speaker=None))
+    with pytest.raises(UsageError, match="empty"):
+        vp.Library().check()
+
+
+@pytest.mark.parametrize("name", ["people.json", "people.parquet"])
+def test_a_file_gives_the_same_library_and_is_private(out: pd.DataFrame, tmp_path: Path, name: str) -> None:
+    library = vp.Library.from_frame(out, consent="yes")
+    library.add("déjà vu", out["voiceprint"][0])
+    previous = os.umask(0)
+    try:
+        library.save(tmp_path / name)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    again = vp.Library.load(tmp_path / name)
+    assert again.people.equals(library.people)
+    assert again.model == library.model
+    assert np.array_equal(again.arrays().prints, library.arrays().prints)
+
+
+def test_files_that_are_none(tmp_path: Path, out: pd.DataFrame) -> None:
+    library = vp.Library.from_frame(out)
+    path = tmp_path / "people.json"
+    with pytest.raises(UsageError, match="cannot be read"):
+        vp.Library.load(path)
+    with pytest.raises(UsageError, match="cannot be written"):
+        library.save(tmp_path / "no-folder" / "people.json")
+    for content in (b"", b"[]", b"{}", b'{"format": "another"}', b"PAR1 and no more", b"\xff"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="not a library"):
+            vp.Library.load(path)
+    library.save(path)
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"version": 9}))
+    with pytest.raises(UsageError, match="newer version"):
+        vp.Library.load(path)
+    told["prints"][1]["voiceprint"] = prints(voices(1, 1, noise=0.1)[0], model="cd" * 16)[0]
+    path.write_text(json.dumps(told))
+    with pytest.raises(UsageError, match="another model"):
+        vp.Library.load(path)
+
+
+def test_check_finds_odd_prints_and_doubles(out: pd.DataFrame) -> None:
+    library = vp.Library.from_frame(out)
+    fine = library.check()
+    assert fine.remark.isna().all()
+    assert (fine.own_score > fine.nearest_score).all()
+    library.add("p1", out["voiceprint"][out.speaker.eq("p2")].iloc[0])  # another's clip under a wrong name
+    library.add("twin", voices_of(out, "p3"))
+    library.add("once", prints(voices(1, 1, noise=0.1, seed=7)[0]))
+    found = library.check().set_index("name")
+    assert found.odd_prints["p1"] == [4]
+    assert "Print 4 of 4 is more like 'p2'" in found.remark["p1"]
+    assert found.nearest["twin"] == "p3"
+    assert "may be taken for 'p3'" in found.remark["twin"].lower() or found.odd_prints["twin"]
+    assert "One clip alone" in found.remark["once"]
+    assert np.isnan(found.own_score["once"])
+
+
+def voices_of(out: pd.DataFrame, name: str) -> list[str]:
+    return out["voiceprint"][out.speaker.eq(name)].tolist()
+
+
+def test_nothing_shows_a_voiceprint(out: pd.DataFrame) -> None:
+    library = vp.Library.from_frame(out)
+    shown = [
+        repr(library),
+        library._repr_html_(),
+        str(library.__dict__),
+        repr(library.people),
+        repr(library.check()),
+    ]
+    for text in out["voiceprint"].dropna():
+        assert not any(text[40:80] in one for one in shown)
+    assert "4 people, 12 voiceprints" in repr(library)

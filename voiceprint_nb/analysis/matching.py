@@ -1,0 +1,109 @@
+"""Who of many enrolled people a clip is most like, in blocks: memory does not grow with either number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint_nb.analysis.trials import Scoring, unit
+
+_BLOCK_VALUES = 1 << 24  # scores at a time: 64 MB
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Enrolled people as arrays.
+
+    Attributes
+    ----------
+    names : list of str
+        One a person.
+    prints : (k, dimensions) float32
+        Unit vectors, those of one person after those of another.
+    begins : (people,) intp
+        Where the prints of each person begin.
+    """
+
+    names: list[str]
+    prints: NDArray[np.float32]
+    begins: NDArray[np.intp]
+
+    def references(self, scoring: Scoring) -> NDArray[np.float32]:
+        """What clips are multiplied with: a row for each person, or for each print."""
+        if scoring == "best":
+            return self.prints
+        return unit(np.add.reduceat(self.prints, self.begins, axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """The most similar people of each clip.
+
+    Attributes
+    ----------
+    person : (n, k) intp
+        Their numbers, most similar first.
+    score : (n, k) float32
+        Their scores.
+    evidence : (n,) float64
+        Natural logarithm of the mean likelihood ratio over all people; zeros without a line.
+    """
+
+    person: NDArray[np.intp]
+    score: NDArray[np.float32]
+    evidence: NDArray[np.float64]
+
+
+def nearest_people(
+    clips: NDArray[np.float32],
+    people: People,
+    *,
+    scoring: Scoring = "centroid",
+    top: int = 2,
+    line: tuple[float, float] | None = None,
+) -> Nearest:
+    """The most similar people of each clip.
+
+    Parameters
+    ----------
+    clips : (n, dimensions) float32
+        Unit vectors.
+    people : People
+        Who is enrolled.
+    scoring : {"centroid", "best"}
+        As `trials.person_scores` takes it.
+    top : int
+        So many for each clip; at most all.
+    line : (float, float), optional
+        Slope and intercept of the log-likelihood ratio over the score.
+    """
+    references, n_people = people.references(scoring), len(people.names)
+    top = min(top, n_people)
+    person = np.empty((len(clips), top), np.intp)
+    score = np.empty((len(clips), top), np.float32)
+    evidence = np.zeros(len(clips))
+    step = max(1, _BLOCK_VALUES // len(references))
+    for begin in range(0, len(clips), step):
+        block = slice(begin, begin + step)
+        scores = clips[block] @ references.T
+        if scoring == "best":
+            scores = np.maximum.reduceat(scores, people.begins, axis=1)
+        person[block], score[block] = _highest(scores, top)
+        if line is not None:
+            ratios = line[0] * scores.astype(np.float64) + line[1]
+            evidence[block] = np.logaddexp.reduce(ratios, axis=1) - np.log(n_people)
+    return Nearest(person, np.clip(score, -1, 1), evidence)
+
+
+def _highest(scores: NDArray[np.float32], top: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Columns and values of the highest of each row, highest first."""
+    chosen = (
+        np.argpartition(scores, -top, axis=1)[:, -top:]
+        if top < scores.shape[1]
+        else np.broadcast_to(np.arange(top), scores.shape)
+    )
+    values = np.take_along_axis(scores, chosen, axis=1)
+    order = np.lexsort((chosen, -values), axis=1)
+    return np.take_along_axis(chosen, order, axis=1), np.take_along_axis(values, order, axis=1)
