@@ -263,7 +263,8 @@ def test_faults_at_each_step(
     for step in steps:
         wire = Faulty(inner)
         wire.always(METHODS[step], PATHS[step], fault)
-        world = World(wire, place / "data" / step, timeout_s=5.0, api_key=KEY)
+        soon = {"deadline_s": lambda duration_s, n_open: 0.3}
+        world = World(wire, place / "data" / step, options=soon, timeout_s=5.0, api_key=KEY)
         ran = world.run([str(clips[0]), clips[1].read_bytes()])
         for sent in wire.requests:
             if sent.method == "PUT":

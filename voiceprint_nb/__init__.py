@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
-    from voiceprint_nb.notebook.comparing import Verification, calibrate, compare, match, verify
+    from voiceprint_nb.notebook.comparing import Verification, calibrate, cluster, compare, match, verify
     from voiceprint_nb.notebook.doctor import doctor
     from voiceprint_nb.notebook.finding import find_audio
     from voiceprint_nb.notebook.nesting import enable_nesting
@@ -56,6 +56,7 @@ _HOMES = {
     "VoiceprintError": "errors",
     "check": "notebook.verbs",
     "calibrate": "notebook.comparing",
+    "cluster": "notebook.comparing",
     "compare": "notebook.comparing",
     "doctor": "notebook.doctor",
     "enable_nesting": "notebook.nesting",
@@ -87,6 +88,7 @@ __all__ = [
     "VoiceprintError",
     "calibrate",
     "check",
+    "cluster",
     "compare",
     "doctor",
     "enable_nesting",

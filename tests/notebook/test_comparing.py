@@ -181,3 +181,21 @@ def test_one_claim_against_one_person(calibration: vp.Calibration, known: pd.Dat
     assert "match" in true._repr_html_()
     with pytest.raises(vp.UsageError, match="pass calibration="):
         vp.verify(own[0], own[1])
+
+
+def test_voices_are_counted_without_labels(known: pd.DataFrame) -> None:
+    pairs = vp.calibrate(frame_of(60, 6, seed=1, noise=0.5))
+    clear = frame_of(15, 6, seed=5, noise=0.5)
+    gaps = clear.assign(voiceprint=clear["voiceprint"].where(clear.index != 3, None))
+    out = vp.cluster(gaps, calibration=pairs)
+    assert out.groupby("speaker").vp_cluster.nunique().eq(1).all()
+    assert out.groupby("vp_cluster").speaker.nunique().eq(1).all()
+    assert out.vp_cluster.dtype == "Int64"
+    assert out.vp_cluster.isna().tolist() == [n == 3 for n in range(len(out))]
+    assert out.vp_representative.sum() == 15
+    assert out.attrs["voiceprint_nb_cluster"]["clusters"] == 15
+    assert set(vp.cluster(known, threshold=-1.0).vp_cluster) == {1}
+    with pytest.raises(vp.UsageError, match="pass calibration="):
+        vp.cluster(known)
+    with pytest.raises(vp.UsageError, match="clip against clip"):
+        vp.cluster(known, calibration=vp.calibrate(known, enrolled=3))

@@ -286,32 +286,25 @@ class Library(Bundled):
             data = source.read_bytes()
         except OSError as error:
             raise UsageError(f"The library {str(source)!r} cannot be read ({error.strerror}).") from error
-        none_of_ours = UsageError(f"{str(source)!r} is not a library that save() has written.")
         try:
-            if data.startswith(b"PAR1"):
-                frame = pd.read_parquet(io.BytesIO(data))
-                told = {
-                    **frame.attrs,
-                    "prints": frame.astype(object).where(frame.notna(), None).to_dict("records"),
-                }
-            else:
-                told = json.loads(data)
-            if told["format"] != _FORMAT:
-                raise none_of_ours
-            if told["version"] > _VERSION:
-                raise UsageError(
-                    f"{str(source)!r} was written by a newer version: upgrade voiceprint_nb to read it."
-                )
-            library = cls()
-            library._prints = [
-                Enrolled(*(record[column] for column in _COLUMNS)) for record in told["prints"]
-            ]
+            told = _read(data)
+            known = told["format"] == _FORMAT
+            is_newer = known and told["version"] > _VERSION
+            prints = (
+                [Enrolled(*(one[column] for column in _COLUMNS)) for one in told["prints"]] if known else []
+            )
         except ImportError as error:
             raise MissingExtra("Parquet needs pyarrow: pip install 'voiceprint_nb[parquet]'.") from error
-        except UsageError:
-            raise
         except (ValueError, KeyError, TypeError) as error:
-            raise none_of_ours from error
+            raise UsageError(f"{str(source)!r} is not a library that save() has written.") from error
+        if not known:
+            raise UsageError(f"{str(source)!r} is not a library that save() has written.")
+        if is_newer:
+            raise UsageError(
+                f"{str(source)!r} was written by a newer version: upgrade voiceprint_nb to read it."
+            )
+        library = cls()
+        library._prints = prints
         if library._prints:
             vectors([one.voiceprint for one in library._prints])  # of one model, and whole
         return library
@@ -356,6 +349,13 @@ def _row(name: str, alone: list[float], against: np.ndarray, others: list[str]) 
         odd,
         " ".join(remarks) or None,
     )
+
+
+def _read(data: bytes) -> Any:
+    if not data.startswith(b"PAR1"):
+        return json.loads(data)
+    frame = pd.read_parquet(io.BytesIO(data))
+    return {**frame.attrs, "prints": frame.astype(object).where(frame.notna(), None).to_dict("records")}
 
 
 def _write_private(path: Path, data: bytes) -> None:

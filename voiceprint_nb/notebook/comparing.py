@@ -1,4 +1,4 @@
-"""What to do with voiceprints: compare, calibrate, match, verify."""
+"""What to do with voiceprints: compare, calibrate, match, verify, cluster."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from voiceprint_nb.analysis import calibration as calibrating
+from voiceprint_nb.analysis import clustering
 from voiceprint_nb.analysis.calibration import Calibration
 from voiceprint_nb.analysis.library import Library
 from voiceprint_nb.analysis.matching import nearest_people
@@ -192,13 +193,7 @@ def match(
         The calibration has too few false claims for this rate and so many people, or other numbers of clips.
     """
     frame = data.to_frame("voiceprint") if isinstance(data, pd.Series) else data
-    names = {name: f"{prefix}{name}" for name in _MATCH_FIELDS}
-    taken = [name for name in names.values() if name in frame.columns]
-    if taken and not overwrite:
-        raise UsageError(
-            f"The frame already has {', '.join(map(repr, taken))}: pass overwrite=True to replace, or "
-            "prefix= to choose other names."
-        )
+    names = _free_names(frame, _MATCH_FIELDS, prefix, overwrite=overwrite)
     prints, people = prints_of(frame), library.arrays()
     _refuse_other_models(prints, library, calibration)
     scoring = _scoring(scoring, calibration)
@@ -311,6 +306,74 @@ def verify(
     )
 
 
+def cluster(
+    data: pd.DataFrame | pd.Series,
+    *,
+    calibration: Calibration | None = None,
+    false_accept_rate: float = 0.01,
+    threshold: float | None = None,
+    prefix: str = DEFAULT_PREFIX,
+    overwrite: bool = False,
+) -> pd.DataFrame:
+    """How many voices there are, and which row is of which, without labels.
+
+    Agglomerative clustering with average linkage: the two groups whose clips are most alike on average become
+    one, until no two are as alike as the threshold.
+
+    Parameters
+    ----------
+    data : DataFrame or Series
+        A result of `voiceprints`, or its column; at most 20,000 prints, as each meets each other.
+    calibration : Calibration, optional
+        Of clip against clip (``enrolled=1``): gives the threshold for ``false_accept_rate``.
+    false_accept_rate : float
+        Share of pairs of different speakers that are as alike, in (0, 1).
+    threshold : float, optional
+        A cosine of your own instead.
+    prefix : str
+        Of the new columns.
+    overwrite : bool
+        Whether columns of these names may be replaced.
+
+    Returns
+    -------
+    DataFrame
+        The rows with ``vp_cluster`` (a number from 1, the largest group first; missing without a print),
+        ``vp_silhouette`` (in [-1, 1]: how much nearer the row is to its own group than to the next; 0 for a
+        group of one; Rousseeuw, Journal of Computational and Applied Mathematics 20, 1987) and
+        ``vp_representative`` (true for the row of each group that is most like the others of it).
+
+    Raises
+    ------
+    UsageError
+        Neither calibration nor threshold, prints that cannot be compared, a calibration for something else,
+        or columns that are taken.
+    MissingExtra
+        scikit-learn is not installed.
+    """
+    frame = data.to_frame("voiceprint") if isinstance(data, pd.Series) else data
+    names = _free_names(frame, ("cluster", "silhouette", "representative"), prefix, overwrite=overwrite)
+    prints = prints_of(frame)
+    if threshold is None:
+        if calibration is None:
+            raise UsageError(_NO_THRESHOLD)
+        if calibration.model != prints.model or calibration.enrolled != 1:
+            raise UsageError(
+                "Clusters need a calibration of clip against clip (enrolled=1), of the same model."
+            )
+        threshold = calibration.threshold(false_accept_rate).value
+    found = clustering.clusters(prints.embeddings, threshold=threshold)
+    columns = {
+        "cluster": _spread(found.number, prints, len(frame)),
+        "silhouette": _spread(found.silhouette, prints, len(frame)),
+        "representative": _spread(found.is_representative, prints, len(frame)),
+    }
+    out = frame.assign(**{names[name]: column for name, column in columns.items()})
+    told = {"threshold": threshold, "clusters": int(found.number.max()), "silhouette": found.mean_silhouette}
+    out.attrs = {**frame.attrs, "voiceprint_nb_cluster": told}
+    return out
+
+
 _NO_THRESHOLD = (
     "Which score is enough depends on your recordings: pass calibration=calibrate(out, label=...) of some "
     "that you know, or a threshold= of your own (for the default model, 0.83 against three clips of a person "
@@ -399,9 +462,23 @@ def _numbers(labels: np.ndarray) -> np.ndarray:
     return np.asarray(pd.factorize(pd.Series(labels, dtype=object), use_na_sentinel=False)[0], np.intp)
 
 
+def _free_names(
+    frame: pd.DataFrame, fields: Iterable[str], prefix: str, *, overwrite: bool
+) -> dict[str, str]:
+    """Names of new columns, by what they hold."""
+    names = {name: f"{prefix}{name}" for name in fields}
+    taken = [name for name in names.values() if name in frame.columns]
+    if taken and not overwrite:
+        raise UsageError(
+            f"The frame already has {', '.join(map(repr, taken))}: pass overwrite=True to replace, or "
+            "prefix= to choose other names."
+        )
+    return names
+
+
 def _spread(values: np.ndarray, prints: Prints, n_rows: int) -> Any:
-    """Values of rows with a print, as a column of all rows."""
-    is_text = values.dtype == object or values.dtype.kind == "U"
-    column = np.full(n_rows, None if is_text else np.nan, object if is_text else np.float64)
-    column[prints.positions] = values
-    return pd.array(column, dtype="string") if is_text else column
+    """Values of rows with a print, as a column of all rows; missing in the others."""
+    dtype = {"O": "string", "U": "string", "i": "Int64", "b": "boolean", "f": "float64"}[values.dtype.kind]
+    column = pd.Series([None] * n_rows, dtype="object" if dtype == "string" else dtype)
+    column.iloc[prints.positions] = values
+    return column.astype(dtype).array
