@@ -14,7 +14,7 @@ def test_panel_picker_and_table(open_notebook):
         PREAMBLE,
         f"picker = vp.Picker({clips})\npicker",
         f"vp.show(vp.check({clips}))",
-        'run = vp.submit(noises(300, 4), service="local")',
+        'run = vp.submit(noises(800, 4), service="local")',
     ]
     notebook = open_notebook("seven.ipynb", cells, seven=True)
     for index in range(len(cells)):

@@ -79,9 +79,9 @@ def test_the_bar_moves_cancel_stops_it_and_retry_goes_on(open_notebook, picture,
     retry = cell.get_by_role("button", name="Retry failed")
     retry.focus()
     retry.press("Enter")
+    expect(cell).to_contain_text("run.result() gives the frame.", timeout=60_000)
     expect(cell).to_contain_text("300 of 300 rows")
     expect(cell.locator(".jp-Cell-outputArea").get_by_role("button")).to_have_count(0)
-    expect(cell).to_contain_text("run.result() gives the frame.")
     picture(cell, "finished")
 
 
