@@ -178,7 +178,8 @@ async def job(api: Api, clip: Path, number: int) -> None:
     answer = await api.post(
         contract.MEDIA_INPUT_PATH, media.to_wire(), pacer=api.media_pacer, repeatable=True
     )
-    await api.put(contract.MediaTicket.from_wire(answer).url, lambda: chunks(clip), CLIP_BYTES)
+    link = contract.MediaTicket.from_wire(answer).url
+    await api.put(link, lambda: chunks(clip), CLIP_BYTES, media_key=str(clip))
     request = contract.VoiceprintRequest(media.url).to_wire()
     answer = await api.post(contract.VOICEPRINT_PATH, request, pacer=api.submit_pacer, repeatable=False)
     path = contract.JOB_PATH.format(job_id=contract.JobCreated.from_wire(answer).job_id)

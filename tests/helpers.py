@@ -64,6 +64,7 @@ class World:
             "in_flight": 4,
             "sees_private_hosts": True,
             "settle_s": 0.0,
+            "deadline_s": lambda duration_s, n_open: 10.0,
         }
         return Service(
             open_api=lambda: Api(

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from voices import prints, voices
 
 import voiceprint_nb as vp
 from voiceprint_nb.command import main, read_table, write_table
@@ -137,6 +138,44 @@ def test_run_then_compare(ending, good, tmp_path, capsys):
     assert main(["compare", str(out)]) == 0
     assert main(["run", str(out), "--column", "sound", "--base", str(good.parent), "--out", str(out)]) == 0
     assert read_table(out).vp_source.tolist() == ["reused"] * 3
+
+
+def labelled(path, n_speakers, n_clips, *, seed):
+    """A result with made-up voices."""
+    embeddings, speakers = voices(n_speakers, n_clips, noise=0.5, seed=seed)
+    names = [f"{seed}-{speaker}" for speaker in speakers]
+    table = pd.DataFrame({"id": range(len(names)), "voiceprint": prints(embeddings), "speaker": names})
+    table.to_csv(path, index=False)
+    return table
+
+
+@pytest.mark.parametrize("ending", ["json", "parquet"])
+def test_enroll_calibrate_match_and_cluster(tmp_path, capsys, ending):
+    known, people, told = tmp_path / "known.csv", tmp_path / f"people.{ending}", tmp_path / "told.csv"
+    labelled(known, 30, 5, seed=1)
+    assert main(["calibrate", str(known), "--enrolled", "3"]) == 0
+    assert "150 clips of 30 speakers, against people of 3 clips" in capsys.readouterr().out
+    table = labelled(tmp_path / "more.csv", 12, 6, seed=2)
+    half = table[table.speaker.isin(table.speaker.unique()[:6])]
+    half.groupby("speaker").head(3).to_csv(tmp_path / "enroll.csv", index=False)
+    for _ in range(2):  # the second time nothing is new
+        assert main(["enroll", str(tmp_path / "enroll.csv"), str(people), "--consent", "asked"]) == 0
+    assert "6 people, 18 voiceprints" in capsys.readouterr().out
+    call = ["match", str(tmp_path / "more.csv"), str(people), "--out", str(told)]
+    assert main([*call, "--calibrate-on", str(known)]) == 1  # not all are known
+    out = read_table(told)
+    assert out.vp_label[out.speaker.isin(half.speaker)].eq(out.speaker).sum() > 30
+    assert out.vp_label[~out.speaker.isin(half.speaker)].isna().all()
+    assert main([*call, "--threshold", "-1"]) == 0
+    assert (
+        main(["cluster", str(tmp_path / "more.csv"), "--calibrate-on", str(known), "--out", str(told)]) == 0
+    )
+    assert read_table(told).groupby("vp_cluster").speaker.nunique().tolist() == [1] * 12
+    capsys.readouterr()
+    labelled(known, 3, 4, seed=3)
+    assert main(["calibrate", str(known)]) == 0
+    assert "3 speakers are too few" in capsys.readouterr().err
+    assert main(["match", str(known), str(tmp_path / "none.json"), "--threshold", "0.8"]) == 2
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from voiceprint_nb.notebook import accessor as _accessor  # noqa: F401 - registers df.voiceprint
 
 if TYPE_CHECKING:
+    from voiceprint_nb.analysis import plots
     from voiceprint_nb.analysis.calibration import Calibration
     from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.client.receiver import Receiver
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from voiceprint_nb.notebook.nesting import enable_nesting
     from voiceprint_nb.notebook.picker import Picker
     from voiceprint_nb.notebook.planning import Plan, plan
+    from voiceprint_nb.notebook.report import report
     from voiceprint_nb.notebook.runs import Run
     from voiceprint_nb.notebook.tables import show
     from voiceprint_nb.notebook.verbs import (
@@ -64,6 +66,7 @@ _HOMES = {
     "forget": "notebook.verbs",
     "match": "notebook.comparing",
     "plan": "notebook.planning",
+    "report": "notebook.report",
     "resume": "notebook.verbs",
     "runs": "notebook.verbs",
     "show": "notebook.tables",
@@ -96,6 +99,8 @@ __all__ = [
     "forget",
     "match",
     "plan",
+    "plots",
+    "report",
     "resume",
     "runs",
     "show",
@@ -108,6 +113,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use: importing the package stays as cheap as importing pandas."""
+    if name == "plots":
+        return importlib.import_module(f"{__name__}.analysis.plots")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -116,4 +123,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, "plots"])

@@ -7,12 +7,14 @@ Exit status: 0 every row succeeded, 1 some did not, 2 the call was wrong, 3 the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,65 @@ def _compare(*, manifest: Path, label: str | None, out: Path | None) -> int:
     return ALL_ROWS
 
 
+def _enroll(*, manifest: Path, label: str, library: Path, consent: str | None) -> int:
+    from voiceprint_nb.analysis.library import Library
+
+    people = Library.load(library) if library.exists() else Library()
+    new = Library.from_frame(read_table(manifest), label, consent=consent)
+    people.extend(new)
+    people.save(library)
+    print(f"{people} in {str(library)!r}.")
+    return ALL_ROWS
+
+
+def _calibrate(*, manifest: Path, label: str, enrolled: int, within: str | None) -> int:
+    from voiceprint_nb.notebook.comparing import calibrate
+
+    with _warnings_as_lines():
+        print(calibrate(read_table(manifest), label, enrolled=enrolled, within=within))
+    return ALL_ROWS
+
+
+def _match(
+    *, manifest: Path, library: Path, calibrate_on: Path | None, label: str, out: Path | None, **options: Any
+) -> int:
+    from voiceprint_nb.analysis.library import Library
+    from voiceprint_nb.notebook.comparing import calibrate, match
+
+    people = Library.load(library)
+    with _warnings_as_lines():
+        calibration = None
+        if calibrate_on is not None:
+            enrolled = round(people.people["n_prints"].median())
+            calibration = calibrate(read_table(calibrate_on), label, enrolled=enrolled)
+        frame = read_table(manifest)
+        result = match(frame, people, calibration=calibration, overwrite=True, **options)
+    write_table(result, out)
+    return ALL_ROWS if result.vp_decision.eq("match").all() else SOME_ROWS
+
+
+def _cluster(
+    *, manifest: Path, calibrate_on: Path | None, label: str, out: Path | None, **options: Any
+) -> int:
+    from voiceprint_nb.notebook.comparing import calibrate, cluster
+
+    with _warnings_as_lines():
+        calibration = None if calibrate_on is None else calibrate(read_table(calibrate_on), label)
+        result = cluster(read_table(manifest), calibration=calibration, overwrite=True, **options)
+    write_table(result, out)
+    return ALL_ROWS
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Remarks of the package on standard error, a line each."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for one in told:
+        print(f"voiceprint-nb: {one.message}", file=sys.stderr)
+
+
 def _doctor(*, service: str | None, online: bool) -> int:
     report = doctor(service=service, online=online)
     print(report, flush=True)
@@ -114,6 +175,10 @@ _COMMANDS: dict[str, Callable[..., int]] = {
     "runs": _runs,
     "forget": _forget,
     "compare": _compare,
+    "calibrate": _calibrate,
+    "enroll": _enroll,
+    "match": _match,
+    "cluster": _cluster,
     "doctor": _doctor,
     "serve": serve_command.serve,
     "keys": keys_command.keys,
@@ -246,6 +311,10 @@ def _parser() -> argparse.ArgumentParser:
     runs = _command(commands, "runs", "list the runs that the ledger keeps")
     forget = _command(commands, "forget", "delete a run and its voiceprints")
     compare = _command(commands, "compare", "cosine of every voiceprint with every other")
+    calibrate = _command(commands, "calibrate", "error rates and thresholds from rows whose speaker is known")
+    enroll = _command(commands, "enroll", "add the people of a table to a library")
+    match = _command(commands, "match", "who of a library speaks in each row; exit status 1 if not all are")
+    cluster = _command(commands, "cluster", "how many voices there are, and which row is of which")
     looked = _command(commands, "doctor", "say what is odd here; exit status 1 if something will fail")
     looked.add_argument("--service", help="as for run")
     looked.add_argument("--online", action="store_true", help="ask the service, too; costs nothing")
@@ -279,11 +348,31 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("run_id", nargs="?", help="default: the newest unfinished run")
     forget.add_argument("run_id", nargs="?")
     forget.add_argument("--everything", action="store_true", help="all runs and all voiceprints")
-    compare.add_argument("manifest", type=Path, help="result of run")
+    for command in (compare, calibrate, enroll, match, cluster):
+        command.add_argument("manifest", type=Path, help="result of run")
     compare.add_argument("--label", help="column that names the rows")
+    for command in (calibrate, enroll, match, cluster):
+        command.add_argument("--label", default="speaker", help="column that says who speaks")
+    calibrate.add_argument("--enrolled", type=int, default=1, metavar="N", help="clips that make a person")
+    calibrate.add_argument("--within", metavar="COLUMN", help="only rows with the same value meet")
+    for command in (enroll, match):
+        command.add_argument("library", type=Path, help="file of enrolled people, .json or .parquet")
+    enroll.add_argument("--consent", help="a note to keep with the voiceprints")
+    for command in (match, cluster):
+        given = command.add_mutually_exclusive_group(required=True)
+        given.add_argument(
+            "--calibrate-on",
+            type=Path,
+            metavar="TABLE",
+            help="result of run with rows whose speaker is known",
+        )
+        given.add_argument("--threshold", type=float, help="a cosine of your own")
+    match.add_argument(
+        "--false-name-rate", type=float, default=0.01, help="share of strangers that may get a name"
+    )
     for command in (run, resume):
         command.add_argument("--max-new", type=int, metavar="N", help="buy at most N voiceprints")
     planned.add_argument("--out", type=Path, help="write the rows with their vp_plan to a file, too")
-    for command in (check, run, resume, runs, compare):
+    for command in (check, run, resume, runs, compare, match, cluster):
         command.add_argument("--out", type=Path, help="write a CSV, TSV or Parquet file instead of printing")
     return parser

@@ -186,6 +186,31 @@ def test_what_is_new_in_the_list_is_read_again(world: World, listed: Listed) -> 
     assert run(world, session) == ["submit_unknown"]
 
 
+def test_nothing_is_left_out_between_two_readings(world: World, listed: Listed) -> None:
+    """Of two lost answers the later one is asked about first."""
+    listed.add(NOW - 4000.0)
+    claimed(world, first=NOW - 3000.0, early=NOW - 60.0, late=NOW - 1.0)
+    now_s = NOW - 100.0
+    world.clock = lambda: now_s
+
+    async def session(orders: Orders) -> list[bool]:
+        nonlocal now_s
+        assert await orders.known("first") is None
+        now_s = NOW
+        listed.add(NOW - 59.9)
+        known = listed.add(*(NOW - 59 + n / 5 for n in range(2 * PAGE)))
+        opened(world, known, claimed_at=NOW - 60, opened_at=NOW)
+        blamed = []
+        for key in ("late", "early"):
+            try:
+                blamed.append(await orders.known(key) is not None)
+            except RowError:
+                blamed.append(True)
+        return blamed
+
+    assert run(world, session) == [False, True]
+
+
 def test_page_that_is_missing_once_is_asked_for_again(world: World, listed: Listed) -> None:
     known = listed.add(*(NOW - 1000 + n for n in range(900)))
     opened(world, known, claimed_at=NOW - 2000, opened_at=NOW)

@@ -63,7 +63,8 @@ def test_snapshot_in_words() -> None:
     tally.step(9, "running")
     clock.now_s += 8
     snapshot = tally.snapshot()
-    assert (snapshot.rows_per_s, snapshot.left_s) == (0.5, None)  # four rows say nothing of the rate
+    # two of them took work, and four rows say nothing of the rate
+    assert (snapshot.rows_per_s, snapshot.left_s) == (0.25, None)
     assert str(snapshot) == (
         "voiceprints: 4 of 20 rows (1 succeeded, 2 invalid, 1 failed, 1 running, 3 waiting for the limit, "
         "2 uploading), 8 s"

@@ -127,6 +127,23 @@ def test_a_single_request_that_always_fails_is_no_outage() -> None:
     run(session)
 
 
+def test_two_requests_that_always_fail_are_no_outage_for_long() -> None:
+    async def session(it: Endpoints) -> None:
+        async def always_fails(name: str) -> None:
+            for _ in range(20):
+                with pytest.raises(ServiceUnavailable):
+                    async with it.breaker.passing(name):
+                        await asyncio.sleep(0)
+                        raise ServiceUnavailable("The service failed (500).", status=500)
+
+        await asyncio.gather(always_fails("a"), always_fails("b"))
+        assert it.time.now_s < 1000 + 600
+        assert it.breaker.n_outages == 1
+        assert await it.ask("another")
+
+    run(session, fails=0)
+
+
 def test_a_single_request_to_a_service_that_is_down_waits() -> None:
     async def session(it: Endpoints) -> None:
         for _ in range(STREAK):

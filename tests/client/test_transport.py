@@ -53,7 +53,7 @@ def put(url: str) -> Callable[[Api], Awaitable[None]]:
         yield b"abc"
 
     async def session(api: Api) -> None:
-        await api.put(url, chunks, 3)
+        await api.put(url, chunks, 3, media_key="media://a")
 
     return session
 

@@ -225,6 +225,7 @@ def test_retry_buys_no_more_than_the_call_may(noises, tmp_path):
     run.retry()
     out = run.result(timeout_s=DEADLINE_S)
     assert out.vp_error_code.eq("max_new").sum() == 3
+    assert "more voiceprints than 1" in out.vp_error.dropna().iloc[0]
     assert out.vp_status.eq("succeeded").sum() == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from voiceprint_nb.batch.meters import BarMeter, LineMeter
 from voiceprint_nb.batch.progress import END_STATES, LIVE_STATES, Snapshot
 from voiceprint_nb.notebook import views
-from voiceprint_nb.notebook.widgets import PanelMeter, as_html
+from voiceprint_nb.notebook.widgets import PanelMeter, StillMeter, as_html
 
 HERE = "Service: local, in this process. The audio stays on this machine."
 
@@ -169,11 +169,10 @@ def test_kernels_get_the_panel(version, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_kernel_that_loses_updates_gets_lines_and_one_sentence(capsys):
+def test_the_kernel_that_loses_updates_gets_no_widgets_and_one_sentence(capsys):
     meter = views.meter_for(True, HERE, version=lambda: (7, 0))
-    assert isinstance(meter._meter, LineMeter)
-    destination, trouble = capsys.readouterr().err.splitlines()
-    assert destination == HERE
+    assert isinstance(meter._meter, StillMeter)
+    (trouble,) = capsys.readouterr().err.splitlines()
     assert "upgrade to 7.1" in trouble
 
 

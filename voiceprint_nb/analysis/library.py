@@ -25,6 +25,10 @@ from voiceprint_nb.errors import MissingExtra, UsageError
 
 _FORMAT = "voiceprint_nb library"
 _VERSION = 1
+_OTHER_MODEL = (
+    "These voiceprints were made by another model or feature recipe than the library's: make them again with "
+    "its settings, or begin a new library."
+)
 _COLUMNS = ("name", "voiceprint", "enrolled_at", "consent")
 
 
@@ -105,10 +109,7 @@ class Library(Bundled):
             raise UsageError("A person needs a name.")
         found = prints_of([prints] if isinstance(prints, str) or hasattr(prints, "text") else prints)
         if self._prints and found.model != self.model:
-            raise UsageError(
-                "These voiceprints were made by another model or feature recipe than the library's: make "
-                "them again with its settings, or begin a new library."
-            )
+            raise UsageError(_OTHER_MODEL)
         there = {one.voiceprint for one in self._prints if one.name == str(name)}
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._prints += [
@@ -116,6 +117,19 @@ class Library(Bundled):
             for text in dict.fromkeys(found.texts)
             if text not in there
         ]
+
+    def extend(self, other: Library) -> None:
+        """Take over all people of another library, with their dates and notes.
+
+        Raises
+        ------
+        UsageError
+            Its voiceprints were made by another model.
+        """
+        if self._prints and other._prints and other.model != self.model:
+            raise UsageError(_OTHER_MODEL)
+        there = {(one.name, one.voiceprint) for one in self._prints}
+        self._prints += [one for one in other._prints if (one.name, one.voiceprint) not in there]
 
     def rename(self, old: str, new: str) -> None:
         """Give a person another name; raises `UsageError` if it is taken: `merge` joins two people."""

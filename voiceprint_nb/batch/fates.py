@@ -123,7 +123,7 @@ class Fates:
         async with self._reading:
             if self._read_at <= min(asked_at, last_at + _LATE_S):
                 read_at = self._ledger.now()
-                if self._older != START and not await self._reads_news(first_at):
+                if self._older != START and not await self._reads_news():
                     return False
                 self._read_at = read_at
             while self._older is not None and self._oldest_at >= self._server_time(first_at):
@@ -134,12 +134,12 @@ class Fates:
                 self._oldest_at = min(self._oldest_at, oldest_at)
         return True
 
-    async def _reads_news(self, moment: float) -> bool:
-        """Read down to that moment, or to what was read before."""
+    async def _reads_news(self) -> bool:
+        """Read down to what was read before, without a gap."""
         position = START
         for _ in range(_MOST_PAGES):
             oldest_at, following = await self._take(position)
-            if following is None or oldest_at < self._server_time(max(moment, self._read_at - _LATE_S)):
+            if following is None or oldest_at < self._server_time(self._read_at - _LATE_S):
                 return True
             position = following
         return False

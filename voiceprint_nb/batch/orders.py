@@ -91,7 +91,7 @@ class Orders:
         self._sending: dict[str, asyncio.Task[Entry]] = {}  # submissions that have left, by request
         self._repeats: Counter[str] = Counter()
         self._fates = Fates(self._api, ledger, self._sending.values)
-        self.n_bought = 0
+        self.n_bought = request.n_bought
         self._lost: set[str] = set()  # requests whose earlier job is gone
         self._second_hand: set[str] = set()  # media keys of earlier uploads
 
@@ -206,7 +206,7 @@ class Orders:
         self._ledger.drop_upload(_upload_name(self._service, url))
 
     @contextmanager
-    def buying(self) -> Iterator[None]:
+    def buying(self, key: str) -> Iterator[None]:
         """A purchase within what the call may buy; one that certainly came to nothing does not count.
 
         Raises
@@ -222,8 +222,8 @@ class Orders:
         self.n_bought += 1
         try:
             yield
-        except Exception as error:
-            if not isinstance(error, RowError) or error.code != "submit_unknown":
+        except BaseException:
+            if self._ledger.find(key) is None:  # else the service may have it
                 self.not_bought()
             raise
 

@@ -202,6 +202,8 @@ class Request:
         So many voiceprints are bought at most; other rows end without.
     compress : bool
         Whether clips are uploaded as 16 kHz mono FLAC where that is smaller.
+    n_bought : int
+        So many of ``max_new`` are bought already.
     """
 
     bases: tuple[Path, ...] = ()
@@ -210,6 +212,7 @@ class Request:
     sign: Callable[[str], str] | None = field(default=None, repr=False)
     max_new: int | None = None
     compress: bool = False
+    n_bought: int = 0
 
 
 def deadline_s(duration_s: float, n_open: int) -> float:

@@ -92,7 +92,7 @@ class Snapshot:
     limits : mapping
         Requests used and allowed in the service's present window, by group of endpoints.
     recent_per_s : float or None
-        Rows ended per second in the last minute; None before there is a minute's worth of rows.
+        Rows that took work and ended, per second, in the last minute; None before there is half of one.
     """
 
     title: str
@@ -129,8 +129,11 @@ class Snapshot:
 
     @property
     def rows_per_s(self) -> float:
-        """Rows ended per second since the start."""
-        return self.done / self.elapsed_s if self.elapsed_s > 0 else 0.0
+        """Rows ended per second, lately or since the start: those that took work, if there are any."""
+        if self.recent_per_s is not None:
+            return self.recent_per_s
+        n_ended = _worked(self.counts) or self.done
+        return n_ended / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
     def left_s(self) -> tuple[float, float] | None:
@@ -139,8 +142,8 @@ class Snapshot:
         From the rows of the last minute (of a shorter run, all), with twice the noise of a count, its square
         root, on either side.
         """
-        rate_per_s = self.rows_per_s if self.recent_per_s is None else self.recent_per_s
-        n_counted = min(self.done, rate_per_s * _RECENT_S)
+        rate_per_s = self.rows_per_s
+        n_counted = min(self.done, rate_per_s * min(self.elapsed_s, _RECENT_S))
         if self.ended or n_counted < _FEW:
             return None
         noise, left = _NOISE / math.sqrt(n_counted), self.n_rows - self.done
@@ -197,7 +200,9 @@ class Tally:
         self._started_s = self.clock()
         self._states = bytearray(self.n_rows)  # indices into `_STATES`: one byte a row
         self._counts["queued"] = self.n_rows
-        self._marks: deque[tuple[float, int]] = deque([(self._started_s, 0)])  # moments, rows ended by then
+        self._marks = deque(
+            [(self._started_s, 0, 0)]
+        )  # moments; rows ended by then, of which these took work
 
     def step(self, position: int, state: str) -> None:
         """A row has reached a state; one that has ended stays so, whatever comes late."""
@@ -255,8 +260,15 @@ class Tally:
     def _recent_per_s(self, now_s: float) -> float | None:
         ended = sum(self._counts[state] for state in END_STATES)
         if now_s - self._marks[-1][0] >= 1.0:
-            self._marks.append((now_s, ended))
+            self._marks.append((now_s, ended, _worked(self._counts)))
         while len(self._marks) > 1 and self._marks[1][0] <= now_s - _RECENT_S:
             self._marks.popleft()
-        since_s, ended_then = self._marks[0]
-        return (ended - ended_then) / (now_s - since_s) if now_s - since_s >= _RECENT_S / 2 else None
+        since_s, ended_then, worked_then = self._marks[0]
+        if now_s - since_s < _RECENT_S / 2:
+            return None
+        return (_worked(self._counts) - worked_then or ended - ended_then) / (now_s - since_s)
+
+
+def _worked(counts: Mapping[str, int]) -> int:
+    """Rows that ended and took work: others pass by in no time, and tell nothing of those to come."""
+    return sum(counts.get(state, 0) for state in END_STATES if state not in ("reused", "invalid"))

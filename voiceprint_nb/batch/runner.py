@@ -144,7 +144,7 @@ class Batch:
         """Steps 4 to 8; the clip's file is released as soon as nothing can need it again."""
         while (outcome := await self._orders.known(key)) is None:
             await self._orders.check_key()
-            with self._orders.buying():
+            with self._orders.buying(key):
                 self._tally.step(position, "uploading")
                 url = await self._orders.reach(source, clip)
                 if (entry := await self._orders.submit(key, url)) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 
 from voiceprint_nb.errors import ProtocolError, ServiceError, ServiceUnavailable
@@ -12,6 +13,7 @@ from voiceprint_nb.errors import ProtocolError, ServiceError, ServiceUnavailable
 STREAK = 5
 PATIENCE_S = 600.0
 
+_MOST_TRIALS = 3  # of a request, on the average: with others to try, each of them comes first
 _PAUSES_S = (1.0, 30.0)  # before the first probe, and at most
 
 
@@ -21,6 +23,8 @@ class Breaker:
     It opens after five failures in a row; while it is open, requests wait. When a probe finds that the
     service answers, one request goes as a trial: it closes the breaker, or the next pause is longer. If all
     failures were of one request, and the first probe succeeds, the request is to blame, and it was no outage.
+    The same holds for a few that have been the trial again and again, with nobody else to try: they no longer
+    count.
 
     Parameters
     ----------
@@ -44,10 +48,12 @@ class Breaker:
     ) -> None:
         self._probe, self._clock, self._sleep = probe, clock, sleep
         self._n_failed, self._failed, self._said = 0, set[Hashable](), ""
+        self._tried: Counter[Hashable] = Counter()  # trials that failed in this outage
+        self._blamed: set[Hashable] = set()
         self.n_outages = 0
         self._recovery: asyncio.Task[None] | None = None
         self._trial: asyncio.Future[bool] | None = None  # how the trial ends; set while one is wanted
-        self._news: asyncio.Future[None]  # set while it is open: who waits may look again
+        self._news: asyncio.Future[None] | None = None  # who waits may look again
 
     @property
     def is_open(self) -> bool:
@@ -109,6 +115,8 @@ class Breaker:
             if (trial := self._trial) is not None:
                 self._trial = None
                 return trial
+            if self._news is None:
+                self._news = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._news)
         return None
 
@@ -126,18 +134,26 @@ class Breaker:
 
     def _heard_failure(self, request: Hashable, error: Exception, trial: asyncio.Future[bool] | None) -> None:
         self._said = str(error).rstrip(".")
+        if trial is not None and not trial.done():
+            self._tried[request] += 1
+            trial.set_result(False)
+        if request in self._blamed:
+            return
         self._n_failed += 1
         self._failed.add(request)
-        if trial is not None and not trial.done():
-            trial.set_result(False)
         if self._n_failed >= STREAK and self._recovery is None:
             is_outage = len(self._failed) > 1
             self.n_outages += is_outage
-            self._news = asyncio.get_running_loop().create_future()
             self._recovery = asyncio.create_task(self._wait_for_recovery(is_outage=is_outage))
             self._recovery.add_done_callback(lambda _: self._wake())
 
-    async def _tried(self) -> bool:
+    def _few_are_to_blame(self) -> bool:
+        if self._tried.total() < _MOST_TRIALS * len(self._tried):
+            return False
+        self._blamed |= self._tried.keys()
+        return True
+
+    async def _trial_succeeds(self) -> bool:
         """Let one request go, and hear how it ends."""
         trial = self._trial = asyncio.get_running_loop().create_future()
         self._wake()
@@ -145,8 +161,9 @@ class Breaker:
         return has_gone_well
 
     def _wake(self) -> None:
-        news, self._news = self._news, asyncio.get_running_loop().create_future()
-        news.set_result(None)
+        news, self._news = self._news, None
+        if news is not None:
+            news.set_result(None)
 
     async def _wait_for_recovery(self, *, is_outage: bool) -> None:
         until, (pause_s, longest_s) = self._clock() + PATIENCE_S, _PAUSES_S
@@ -156,9 +173,10 @@ class Breaker:
             if not (is_outage or answers):
                 is_outage = True
                 self.n_outages += 1
-            if answers and (not is_outage or await self._tried()):
+            if answers and (not is_outage or await self._trial_succeeds() or self._few_are_to_blame()):
                 self._n_failed, self._recovery = 0, None
                 self._failed.clear()
+                self._tried.clear()
                 return
             pause_s = min(2 * pause_s, longest_s)
         error = ServiceUnavailable(

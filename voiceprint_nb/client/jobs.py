@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -152,9 +152,14 @@ class Waiter:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     return await asyncio.shield(future)
-            with contextlib.suppress(TimeoutError):  # nobody may have been able to ask for long
+            try:  # nobody may have been able to ask for long
                 async with asyncio.timeout(None if self._api.is_down else _LAST_LOOK_S):
                     await self._fetch(job_id)
+            except TimeoutError:
+                pass
+            except ServiceError:
+                self._close_job(job_id)
+                raise
             if not future.done() and self._api.n_outages == n_outages:
                 self._close_job(job_id)
                 raise RowError(
@@ -201,11 +206,14 @@ class Waiter:
         else:
             self._read_soon(job.job_id)
 
-    def _read_soon(self, job_id: str) -> None:
-        if job_id not in self._reads:
-            read = asyncio.create_task(self._told_to_all(partial(self._collect, [job_id])))
-            self._reads[job_id] = read
+    def _read_soon(self, job_id: str) -> asyncio.Task[None]:
+        """Its read, in a task of its own; one at a time."""
+        if (read := self._reads.get(job_id)) is None:
+            read = self._reads[job_id] = asyncio.create_task(
+                self._told_to_all(partial(self._collect, job_id))
+            )
             read.add_done_callback(lambda _: self._reads.pop(job_id))
+        return read
 
     # --- rounds -----------------------------------------------------------------------------------------
 
@@ -215,8 +223,11 @@ class Waiter:
             by_event = self._events is not None and self._events.problem is None
             await self._api.sleep(self._sweep_s if by_event else max(pause_s - busy_s, pause_s / 4))
             pause_s, began_s = min(_GROWTH * pause_s, self._interval_s), self._api.clock()
-            ended = await self._ended()
-            await self._collect(sorted(ended, key=lambda job_id: self._opened_at.get(job_id, 0.0)))
+            ended = sorted(await self._ended(), key=lambda job_id: self._opened_at.get(job_id, 0.0))
+            if reads := [self._read_soon(job_id) for job_id in ended]:
+                await asyncio.wait(
+                    reads, timeout=self._interval_s
+                )  # a read that hangs holds up none but itself
             busy_s = self._api.clock() - began_s  # reads wait for their turns: the beat goes on
 
     async def _told_to_all(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -227,12 +238,13 @@ class Waiter:
             for future in list(self._open.values()):
                 _fail(future, error)
 
-    async def _collect(self, ended: Sequence[str]) -> None:
-        """Read jobs side by side: each read waits for its turn among uploads."""
-        failures = await asyncio.gather(*map(self._fetch, ended), return_exceptions=True)
-        for failure in failures:
-            if failure is not None and (not isinstance(failure, ServiceError) or _concerns_all(failure)):
-                raise failure
+    async def _collect(self, job_id: str) -> None:
+        """Read one job; a failure of its own is forgiven until its row has waited long enough."""
+        try:
+            await self._fetch(job_id)
+        except ServiceError as error:
+            if _concerns_all(error):
+                raise
 
     async def _ended(self) -> list[str]:
         """Ids of open jobs to read: those that have ended, and those of which nothing is known."""

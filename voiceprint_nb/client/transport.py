@@ -45,6 +45,7 @@ T = TypeVar("T")
 _SLOWEST_BYTES_S = 20_000.0  # an upload slower than this on the whole is given up
 _ATTEMPTS, _FEW_ATTEMPTS = 8, 5
 _LEAST_REFUSALS = 30  # (429) of one request, before its run ends: at a slow pace ten minutes are few turns
+_FEW_REFUSALS = 2  # of the job list, where single reads do as well
 _FALLBACK_PAUSE_S = 5.0  # a 429 without any header
 _SILENT = logging.NullHandler()
 _LEAST_PAUSE_S = 0.1
@@ -190,14 +191,16 @@ class Api:
         """Ask the service whether it is there and takes the key."""
         await self.get(contract.TEST_PATH, pacer=self._test_pacer, patient=False)
 
-    async def put(self, url: str, chunks: Callable[[], AsyncIterator[bytes]], n_bytes: int) -> None:
+    async def put(
+        self, url: str, chunks: Callable[[], AsyncIterator[bytes]], n_bytes: int, *, media_key: str
+    ) -> None:
         """Stream bytes to a presigned link, without the key; retried with the same bytes."""
         headers = {"Content-Length": str(n_bytes), "Content-Type": "application/octet-stream"}
         timeout_s = self._timeout_s + n_bytes / _SLOWEST_BYTES_S
         self._storage = root_of(url)
 
         async def once() -> None:
-            async with self._uploads, self._storage_breaker.passing(url):
+            async with self._uploads, self._storage_breaker.passing(media_key):
                 request = new_request(self.client, "PUT", url, headers, content=chunks())
                 veil(request)
                 answer = await self._sent(request, timeout_s)
@@ -228,8 +231,9 @@ class Api:
             return new_request(self.client, method, url, self._key_header, params=params, json=body)
 
         breaker = self._breakers[pacer] if patient else None
-        is_job = method == "GET" and not params  # all reads of a job are one request: it may be to blame
-        once = partial(self._answered, build, pacer, before, breaker, path if is_job else object())
+        is_job = method == "GET" and not params  # all attempts for one job or clip are one request
+        request = path if is_job else (body or {}).get("url") or object()
+        once = partial(self._answered, build, pacer, before, breaker, request)
         if breaker is not None:
             return await _patiently(once, breaker, repeatable=repeatable)
         return await _retried(once, repeatable=repeatable, attempts=_FEW_ATTEMPTS)
@@ -264,6 +268,8 @@ class Api:
             self.n_refused += 1
             pacer.pause(_pause_s(facts))
             first_refused_at = min(first_refused_at, self.clock())
+            if pacer is self.list_pacer and breaker is None and n_asked >= _FEW_REFUSALS:
+                raise RateLimited("The job list answers too seldom.", retry_after_s=_pause_s(facts))
             if n_asked >= _LEAST_REFUSALS and self.clock() - first_refused_at > PATIENCE_S:
                 error = RateLimited(
                     f"The service kept answering for {PATIENCE_S / 60:.0f} minutes that there are too many "

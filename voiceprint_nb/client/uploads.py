@@ -68,7 +68,7 @@ async def put(
         answer = await api.post(contract.MEDIA_INPUT_PATH, body, pacer=api.media_pacer, repeatable=True)
         ticket = contract.MediaTicket.from_wire(answer)
         try:
-            await api.put(ticket.url, chunks, n_bytes)
+            await api.put(ticket.url, chunks, n_bytes, media_key=media_key)
         except RequestRefused as error:
             if error.status in _EXPIRED and tickets_left:
                 continue
@@ -89,14 +89,21 @@ def _chunks(path: Path, n_bytes: int, count: Callable[[int], None]) -> AsyncIter
         if path.stat().st_size != n_bytes:
             raise RowError("upload_failed", "The clip has changed during the run: run the line again.")
     except OSError as error:
-        raise RowError(
-            "upload_failed", f"The clip can no longer be read ({error.strerror}): run the line again."
-        ) from error
+        raise _unreadable(error) from error
     return _read(path, count)
 
 
 async def _read(path: Path, count: Callable[[int], None]) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
-            count(len(chunk))
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+                count(len(chunk))
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> RowError:
+    return RowError(
+        "upload_failed", f"The clip can no longer be read ({error.strerror}): run the line again."
+    )

@@ -125,10 +125,10 @@ def _look_at_path(path: Path) -> LocalFile:
     except PermissionError as error:
         raise RowError("not_readable", f"{path.name!r} may not be read: change its permissions.") from error
     except (OSError, ValueError) as error:
-        shown, is_link, _ = str(path).partition("?")  # what follows may be a signature
-        name, folder = Path(shown).name, str(Path(shown).parent)
-        remedy = (
-            "a link begins with https://" if is_link else "correct the path, or pass base= for its folder"
+        shown, has_query, _ = str(path).partition("?")  # what follows may be a signature
+        name, folder = Path(shown).name + ("?…" if has_query else ""), str(Path(shown).parent)
+        remedy = "correct the path, or pass base= for its folder" + "; a link begins with https://" * bool(
+            has_query
         )
         raise RowError("file_not_found", f"No file {name!r} in {folder!r}: {remedy}.") from error
 

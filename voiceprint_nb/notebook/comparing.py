@@ -12,7 +12,7 @@ import pandas as pd
 
 from voiceprint_nb.analysis import calibration as calibrating
 from voiceprint_nb.analysis import clustering
-from voiceprint_nb.analysis.calibration import Calibration
+from voiceprint_nb.analysis.calibration import Calibration, Estimate
 from voiceprint_nb.analysis.library import Library
 from voiceprint_nb.analysis.matching import nearest_people
 from voiceprint_nb.analysis.prints import Prints, labels_of, prints_of
@@ -296,7 +296,7 @@ def verify(
     if threshold is None:
         if calibration is None:
             raise UsageError(_NO_THRESHOLD)
-        threshold = calibration.threshold(false_accept_rate).value
+        threshold = _threshold_for(calibration, false_accept_rate).value
     score = float(person_scores(one.embeddings, others.embeddings, scoring=_scoring(scoring, calibration))[0])
     return Verification(
         score,
@@ -361,7 +361,7 @@ def cluster(
             raise UsageError(
                 "Clusters need a calibration of clip against clip (enrolled=1), of the same model."
             )
-        threshold = calibration.threshold(false_accept_rate).value
+        threshold = _threshold_for(calibration, false_accept_rate).value
     found = clustering.clusters(prints.embeddings, threshold=threshold)
     columns = {
         "cluster": _spread(found.number, prints, len(frame)),
@@ -381,6 +381,18 @@ _NO_THRESHOLD = (
 )
 
 
+def _threshold_for(calibration: Calibration, rate: float) -> Estimate:
+    """The threshold for a rate of false claims, or that of the lowest rate that can be told."""
+    least = 1 / calibration.n_impostor
+    if rate < least:
+        warnings.warn(
+            f"{calibration.n_impostor} false claims cannot tell the threshold for a rate of {rate:.2g}: that for "
+            f"{least:.2g} is taken. Calibrate with more speakers.",
+            stacklevel=3,
+        )
+    return calibration.threshold(max(rate, least))
+
+
 def _thresholds(
     library: Library,
     calibration: Calibration | None,
@@ -397,13 +409,6 @@ def _thresholds(
     n_people = len(library)
     if not 0 < false_name_rate < 1:
         raise UsageError(f"false_name_rate lies between 0 and 1, not at {false_name_rate}.")
-    rate = max(false_name_rate / n_people, 1 / calibration.n_impostor)
-    if rate > false_name_rate / n_people:
-        warnings.warn(
-            f"{calibration.n_impostor} false claims cannot tell a threshold for {n_people} people at a rate "
-            f"of {false_name_rate:.3g}: the highest of them is taken. Calibrate with more speakers.",
-            stacklevel=3,
-        )
     n_prints = library.people["n_prints"].median()
     if (n_prints > 1) != (calibration.enrolled > 1):
         warnings.warn(
@@ -411,7 +416,7 @@ def _thresholds(
             f"{n_prints:.0f} in the middle: pass enrolled={n_prints:.0f} to calibrate().",
             stacklevel=3,
         )
-    estimate = calibration.threshold(rate)
+    estimate = _threshold_for(calibration, false_name_rate / n_people)
     accept = estimate.with_confidence(_CONFIDENCE)
     reject = calibration.lowest_genuine(_FALSE_REJECTS) if unknown_below is None else unknown_below
     told = {
@@ -478,7 +483,9 @@ def _free_names(
 
 def _spread(values: np.ndarray, prints: Prints, n_rows: int) -> Any:
     """Values of rows with a print, as a column of all rows; missing in the others."""
-    dtype = {"O": "string", "U": "string", "i": "Int64", "b": "boolean", "f": "float64"}[values.dtype.kind]
+    dtype: Any = {"O": "string", "U": "string", "i": "Int64", "b": "boolean", "f": "float64"}[
+        values.dtype.kind
+    ]
     column = pd.Series([None] * n_rows, dtype="object" if dtype == "string" else dtype)
     column.iloc[prints.positions] = values
     return column.astype(dtype).array

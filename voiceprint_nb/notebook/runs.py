@@ -86,6 +86,8 @@ class Session:
         Signs the addresses of objects.
     max_new : int, optional
         So many voiceprints are bought at most.
+    n_bought : int
+        So many of these are bought already.
     done : iterable, optional
         Positions and outcomes of rows that are finished already.
     """
@@ -102,6 +104,7 @@ class Session:
         receiver: Receiver | None = None,
         sign: Callable[[str], str] | None = None,
         max_new: int | None = None,
+        n_bought: int = 0,
         done: Iterable[tuple[int, Outcome]] = (),
     ) -> None:
         self._frame = frame
@@ -114,6 +117,7 @@ class Session:
             listed=listed,
             receiver=receiver,
             sign=sign,
+            max_new=max_new,
         )
         self._listed = listed
         self._call = call
@@ -126,11 +130,11 @@ class Session:
             self._ledger.close()
             raise
         self._model = service.identity.partition("local:")[2] or call.model
-        self._keep, self._max_new = keep, max_new
+        self._keep = keep
         self.tally = Tally(len(frame), destination=settings.destination)
         self._batch = Batch(
             frames.cells_of(frame, call.column),
-            request=Request(call.bases, call.fit, call.model, sign, max_new, call.compress),
+            request=Request(call.bases, call.fit, call.model, sign, max_new, call.compress, n_bought),
             service=service,
             ledger=self._ledger,
             run_id=self.run_id,
@@ -151,8 +155,7 @@ class Session:
             for position, outcome in self._batch.outcomes.items()
             if outcome.status not in worth or outcome.error_code == "submit_unknown"
         )
-        left = None if self._max_new is None else max(0, self._max_new - self._batch.n_bought)
-        return self._new_session(run_id=self.run_id, done=done, max_new=left)
+        return self._new_session(run_id=self.run_id, done=done, n_bought=self._batch.n_bought)
 
     def _begin(self, keep: bool) -> str:
         return self._ledger.begin_run(

@@ -46,16 +46,17 @@ def meter_for(
     """
     kernel = version()
     trouble = kernel_trouble(kernel)
-    if progress and kernel is not None and trouble is None:
+    if progress and kernel is not None:
         from voiceprint_nb.notebook.widgets import PanelMeter, StillMeter
 
-        return Paced(PanelMeter(on_cancel=on_cancel, on_retry=on_retry) if is_watched() else StillMeter())
+        if trouble is not None:
+            print(trouble, file=sys.stderr, flush=True)
+        with_widgets = trouble is None and is_watched()
+        return Paced(PanelMeter(on_cancel=on_cancel, on_retry=on_retry) if with_widgets else StillMeter())
     if destination:
         print(destination, file=sys.stderr, flush=True)
     if not progress:
         return None
-    if trouble is not None:
-        print(trouble, file=sys.stderr, flush=True)
     return Paced(BarMeter(sys.stderr) if sys.stderr.isatty() else LineMeter(sys.stderr))
 
 
@@ -64,11 +65,11 @@ def kernel_trouble(version: tuple[int, ...] | None) -> str | None:
     if version is None:
         return None
     if version[:2] == (7, 0):
-        return "ipykernel 7.0 loses widget updates: upgrade to 7.1 or later. Progress is shown as text."
+        return "ipykernel 7.0 loses widget updates: upgrade to 7.1 or later. The panel is without buttons."
     if "google.colab" in sys.modules and not metadata.version("ipywidgets").startswith("7."):
         return (
             "Google Colab shows the widgets of ipywidgets 7 only: pip install 'ipywidgets<8' and restart. "
-            "Progress is shown as text."
+            "The panel is without buttons."
         )
     return None
 

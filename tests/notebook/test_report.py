@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from voices import prints, voices
+
+import voiceprint_nb as vp
+
+HOSTED = "aG9zdGVkIHByaW50IG9mIGFub3RoZXIga2luZA==" * 20
+
+
+@pytest.fixture(scope="module")
+def out() -> pd.DataFrame:
+    """A result with every kind of row, as `voiceprints` returns it."""
+    embeddings, speakers = voices(12, 4, noise=0.6)
+    n = len(speakers)
+    frame = pd.DataFrame(
+        {
+            "audio": [f"https://host/secret-name-{k}.wav?sig=SIGNATURE" for k in range(n)],
+            "speaker": [f"<b>s{speaker}</b>" for speaker in speakers],
+            "voiceprint": prints(embeddings),
+            "vp_status": "succeeded",
+            "vp_error_code": pd.NA,
+            "vp_error": pd.NA,
+            "vp_warning": pd.NA,
+            "vp_job_id": [f"job-{k}" for k in range(n)],
+            "vp_duration_s": [2.0 + k / 10 for k in range(n)],
+            "vp_source": "new",
+        }
+    )
+    failed = {"voiceprint": None, "vp_status": "invalid", "vp_error_code": "too_long", "vp_duration_s": 31.0}
+    failed |= {"vp_error": "The clip 'secret-name.wav' lasts 31.0 s.", "vp_source": None}
+    frame = pd.concat([frame, frame.head(2).assign(**failed)], ignore_index=True)
+    frame.attrs["voiceprint_nb"] = {
+        "run_id": "20260101-000000-abcdef",
+        "service": "local",
+        "model": "ab" * 16,
+        "column": "voiceprint",
+        "counts": {"succeeded": n, "invalid": 2},
+        "ended_at": "2026-01-01T00:00:00Z",
+    }
+    return frame
+
+
+class Page(HTMLParser):
+    """Tags of a page with their attributes, and its text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + "\n"
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_all_parts_are_in_one_file_that_needs_no_other(out: pd.DataFrame, tmp_path: Path) -> None:
+    calibration = vp.calibrate(out, enrolled=2)
+    library = vp.Library.from_frame(out.groupby("speaker").head(2), consent="asked")
+    matched = vp.match(vp.cluster(out, threshold=0.6), library, calibration=calibration, false_name_rate=0.2)
+    options = {"calibration": calibration, "library": library, "label": "speaker"}
+    path = vp.report(matched, tmp_path / "report.html", **options)
+    page = Page(path)
+    parts = [
+        "Outcome",
+        "Durations",
+        "Calibration",
+        "Who speaks",
+        "Enrolled people",
+        "Voices found",
+        "Pictures",
+        "Rows",
+        "Methods",
+        "Appendix",
+    ]
+    assert re.findall(r"<h2>(.*?)</h2>", path.read_text()) == parts
+    assert len(page.all("h1")) == 1
+    images = page.all("img")
+    assert len(images) == 5
+    assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in images)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert "://" not in path.read_text().replace("https://host/secret-name", "")  # nothing from elsewhere
+    assert "too_long" in page.text
+    assert "longer than the service takes" in page.text
+    assert f"the equal error rate was {calibration.eer:.1%}" in page.text
+    assert "<b>s1</b>" in page.text  # as text, not as a tag
+    assert not page.all("b")
+    assert all(table for table in page.all("th") if table.get("scope") == "col")
+
+
+@pytest.mark.parametrize("ending", ["html", "md"])
+def test_neither_voiceprints_nor_signatures_are_in_it(out: pd.DataFrame, tmp_path: Path, ending: str) -> None:
+    text = vp.report(out, tmp_path / f"report.{ending}").read_text()
+    assert not any(one[40:90] in text for one in out["voiceprint"].dropna())
+    assert "SIGNATURE" not in text
+    assert "secret-name-3.wav" in text
+    redacted = vp.report(out, tmp_path / f"redacted.{ending}", redact=True).read_text()
+    assert "secret-name" not in redacted
+    assert "too\\_long" in redacted or "too_long" in redacted
+
+
+def test_markdown_says_the_same_for_quarto(out: pd.DataFrame, tmp_path: Path) -> None:
+    text = vp.report(out, tmp_path / "report.md", title='Two "voices"').read_text()
+    assert text.startswith('---\ntitle: "Two \\"voices\\""\nformat: html\n---\n')
+    assert re.findall(r"^## (.*)$", text, re.M) == [
+        "Outcome",
+        "Durations",
+        "Pictures",
+        "Rows",
+        "Methods",
+        "Appendix",
+    ]
+    assert text.count("![") == 3
+    assert "\\<b\\>s1\\</b\\>" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len({line.count(" | ") for line in rows if "secret-name" in line}) == 1
+
+
+def test_long_frames_are_paged_and_stay_small(out: pd.DataFrame, tmp_path: Path) -> None:
+    long = pd.concat([out] * 200, ignore_index=True)
+    path = vp.report(long, tmp_path / "long.html")
+    assert len(long) == 10_000
+    assert path.stat().st_size < 5_000_000
+    page = Page(path)
+    assert len(page.all("details")) == 20
+    assert "Rows: 9501 to 10000" in page.text
+    assert "400 of 9600 voiceprints" in page.text
+
+
+def test_hosted_prints_and_no_prints_have_a_report_too(out: pd.DataFrame, tmp_path: Path) -> None:
+    hosted = out.assign(voiceprint=out["voiceprint"].where(out["voiceprint"].isna(), HOSTED))
+    hosted.attrs = out.attrs
+    text = vp.report(hosted, tmp_path / "hosted.html").read_text()
+    assert "identify endpoint" in text
+    assert HOSTED[:40] not in text
+    nothing = out.tail(2)
+    assert "No voiceprint could be made of 2 clips" in vp.report(nothing, tmp_path / "none.html").read_text()
+
+
+def test_what_is_no_result_is_refused(out: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(vp.UsageError, match="known ending"):
+        vp.report(out, tmp_path / "report.pdf")
+    with pytest.raises(vp.UsageError, match="no result"):
+        vp.report(pd.DataFrame({"audio": ["a.wav"]}), tmp_path / "report.html")
+    with pytest.raises(vp.UsageError, match="cannot be written"):
+        vp.report(out, tmp_path / "no-folder" / "report.html")
+    assert list(tmp_path.iterdir()) == []

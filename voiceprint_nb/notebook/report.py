@@ -1,0 +1,312 @@
+"""A report of a run for people who were not there: one file, no voiceprints in it."""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from voiceprint_nb.analysis.calibration import Calibration
+from voiceprint_nb.analysis.library import Library
+from voiceprint_nb.analysis.prints import prints_of, voiceprint_column
+from voiceprint_nb.errors import ROW_CODES, MissingExtra, UsageError
+from voiceprint_nb.notebook.report_page import Block, Figure, Heading, Paragraph, Table, as_html, as_markdown
+from voiceprint_nb.notebook.shown import shown
+
+Facts = Mapping[str, Any]
+
+_PAGE_ROWS = 500
+_MOST_DRAWN = 400  # prints in a picture of all pairs
+_MOST_CHARACTERS = 80
+_PACKAGES = ("voiceprint_nb", "numpy", "pandas", "onnxruntime", "soundfile", "scikit-learn")
+
+
+def report(
+    data: pd.DataFrame,
+    path: str | os.PathLike[str],
+    *,
+    calibration: Calibration | None = None,
+    library: Library | None = None,
+    label: Hashable | None = None,
+    title: str = "Voiceprints: report of a run",
+    redact: bool = False,
+) -> Path:
+    """Write a report of a result: what was run and where, what failed and why, figures, pictures, methods.
+
+    One self-contained file: HTML that opens offline and prints well, or Markdown for Quarto. Voiceprints are
+    never in it.
+
+    Parameters
+    ----------
+    data : DataFrame
+        A result of `voiceprints`, or of `match` or `cluster` after it.
+    path : path-like
+        ``.html`` or ``.md``.
+    calibration : Calibration, optional
+        Its figures and pictures are put in.
+    library : Library, optional
+        The people that the rows were matched with, by name and number of prints.
+    label : hashable, optional
+        Column that names speakers, for the pictures.
+    title : str
+        Of the report.
+    redact : bool
+        Whether file names and sentences that may repeat them are left out.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    UsageError
+        No result, another ending, or a file that cannot be written.
+    MissingExtra
+        matplotlib or scikit-learn is not installed.
+    """
+    target = Path(path).expanduser()
+    render: dict[str, Callable[[str, Sequence[Block]], str]] = {".html": as_html, ".md": as_markdown}
+    if target.suffix.lower() not in render:
+        raise UsageError(f"{target.name!r} has no known ending: use .html or .md.")
+    facts = data.attrs.get("voiceprint_nb") or {}
+    prefix = str(facts.get("column", "voiceprint")).removesuffix("voiceprint") or "vp_"
+    if f"{prefix}status" not in data.columns:
+        raise UsageError("The frame is no result of voiceprints(): it has no column of states.")
+    parts: list[list[Block]] = [
+        [Heading(title, 1), Paragraph(_first_words(data, facts))],
+        _counts(data, prefix, redact=redact),
+        _durations(data, prefix),
+        _calibration(calibration),
+        _matches(data, prefix, library),
+        _pictures(data, label),
+        _rows(data, prefix, redact=redact),
+        _methods(data, facts, prefix, calibration),
+        _appendix(facts),
+    ]
+    text = render[target.suffix.lower()](title, [block for part in parts for block in part])
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"The report cannot be written to {str(target)!r} ({error.strerror}).") from error
+    return target
+
+
+# --- parts ----------------------------------------------------------------------------------------------
+
+
+def _first_words(data: pd.DataFrame, facts: Facts) -> str:
+    ended = facts.get("ended_at") or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{len(data)} rows, worked on {_where(facts)}; ended at {ended}. No voiceprint is in this report."
+
+
+def _where(facts: Facts) -> str:
+    service = facts.get("service", "an unknown service")
+    return "by the local service, on one machine" if service == "local" else f"by {shown(service)}"
+
+
+def _counts(data: pd.DataFrame, prefix: str, *, redact: bool) -> list[Block]:
+    states = data[f"{prefix}status"].value_counts()
+    blocks: list[Block] = [Heading("Outcome"), _shares("Rows by state", "state", states)]
+    failed = data[data[f"{prefix}error_code"].notna()]
+    if len(failed):
+        names = ["code", "rows", "meaning", "one of the sentences"]
+        rows = []
+        for code, count in failed[f"{prefix}error_code"].value_counts().items():
+            sentence = failed.loc[failed[f"{prefix}error_code"] == code, f"{prefix}error"].iloc[0]
+            rows.append([str(code), str(count), ROW_CODES.get(str(code), ("", ""))[1], shown(sentence)])
+        n_columns = 3 if redact else 4
+        blocks.append(Table("Reasons", names[:n_columns], [row[:n_columns] for row in rows]))
+    if n_warned := int(data[f"{prefix}warning"].notna().sum()):
+        blocks.append(Paragraph(f"{n_warned} rows have a warning about their quality: see the rows below."))
+    return blocks
+
+
+def _durations(data: pd.DataFrame, prefix: str) -> list[Block]:
+    seconds = data[f"{prefix}duration_s"].dropna()
+    if seconds.empty:
+        return []
+    told = seconds.quantile([0, 0.25, 0.5, 0.75, 1])
+    names = ["shortest", "quarter", "median", "three quarters", "longest", "in all"]
+    ax = _axes((7, 3))
+    ax.hist(seconds, bins=40, color="#0072B2")
+    ax.set(xlabel="seconds of audio used", ylabel="rows")
+    alt = f"Histogram of {len(seconds)} durations from {seconds.min():.2f} to {seconds.max():.2f} seconds."
+    return [
+        Heading("Durations"),
+        Table("Seconds of audio", names, [[*(f"{value:.2f}" for value in told), f"{seconds.sum():.0f}"]]),
+        Figure(_png(ax), "Durations of the clips", alt),
+    ]
+
+
+def _calibration(calibration: Calibration | None) -> list[Block]:
+    if calibration is None:
+        return []
+    from voiceprint_nb.analysis import plots
+
+    lines = [line.partition(": ") for line in str(calibration).splitlines()]
+    rate = f"the equal error rate is {calibration.eer:.1%}"
+    return [
+        Heading("Calibration"),
+        Table("What scores mean", ["figure", "value"], [[name, text] for name, _, text in lines]),
+        Figure(
+            _png(plots.score_histogram(calibration, _axes((7, 4)))),
+            "Scores of true and of false claims; the threshold for 1 % false accepts with its interval",
+            f"Histograms of {calibration.n_genuine} true and {calibration.n_impostor} false claims; {rate}.",
+        ),
+        Figure(
+            _png(plots.det_curve(calibration, _axes((5, 5)))),
+            "Detection error trade-off",
+            f"False rejects against false accepts over all thresholds; {rate}.",
+        ),
+    ]
+
+
+def _matches(data: pd.DataFrame, prefix: str, library: Library | None) -> list[Block]:
+    blocks: list[Block] = []
+    if f"{prefix}decision" in data.columns:
+        blocks += [
+            Heading("Who speaks"),
+            _shares("Decisions", "decision", data[f"{prefix}decision"].value_counts()),
+        ]
+        if len(names := data[f"{prefix}label"].value_counts()):
+            blocks.append(_shares("Names", "name", names))
+        told = data.attrs.get("voiceprint_nb_match") or {}
+        blocks.append(Table("Decided by", ["what", "value"], _pairs(told)))
+    if library is not None:
+        rows = [[_cell(cell) for cell in row] for row in library.people.to_numpy()]
+        columns = list(library.people.columns)
+        blocks += [Heading("Enrolled people"), Table("People", columns, rows, _PAGE_ROWS)]
+    if f"{prefix}cluster" in data.columns:
+        sizes = data[f"{prefix}cluster"].value_counts()
+        blocks += [Heading("Voices found"), _shares("Rows by voice", "voice", sizes)]
+    return blocks
+
+
+def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
+    try:
+        prints = prints_of(data)
+    except UsageError as error:  # none, or hosted ones, which are opaque
+        return [Heading("Pictures"), Paragraph(f"None: {error}")]
+    from voiceprint_nb.analysis import plots
+    from voiceprint_nb.notebook.comparing import compare
+
+    drawn = data.iloc[prints.positions[:_MOST_DRAWN]]
+    some = f"{len(drawn)} of {len(prints.positions)} voiceprints"
+    matrix = plots.similarity_matrix(compare(drawn, label), _axes((8, 7)), ordered=True)
+    plane = plots.voice_map(drawn, label, _axes((8, 6)))
+    return [
+        Heading("Pictures"),
+        Figure(
+            _png(matrix),
+            f"Cosine similarity of {some}, alike ones side by side",
+            f"Heat map of the similarity of {some}: groups of alike ones are squares on the diagonal.",
+        ),
+        Figure(_png(plane), f"{some} on a plane", f"Scatter plot of {some}; near each other means alike."),
+    ]
+
+
+def _rows(data: pd.DataFrame, prefix: str, *, redact: bool) -> list[Block]:
+    hidden = [voiceprint_column(data), *([f"{prefix}error", f"{prefix}warning"] if redact else [])]
+    columns = [
+        name for name in data.columns if name not in hidden and (not redact or str(name).startswith(prefix))
+    ]
+    cells = [[_cell(value) for value in data[name]] for name in columns]
+    rows = [[str(number), *row] for number, row in enumerate(zip(*cells, strict=True), start=1)]
+    note = "Links are without their queries."
+    if redact:
+        note = "Columns that may hold names of files, and sentences that may repeat them, are left out."
+    table = Table("Rows", ["row", *map(str, columns)], rows, _PAGE_ROWS)
+    return [Heading("Rows"), Paragraph(note), table]
+
+
+def _methods(data: pd.DataFrame, facts: Facts, prefix: str, calibration: Calibration | None) -> list[Block]:
+    used = data[f"{prefix}status"].eq("succeeded").fillna(False).astype(bool)
+    seconds = data.loc[used, f"{prefix}duration_s"]
+    sentences = [f"No voiceprint could be made of {len(data)} clips."]
+    if len(seconds):
+        model = facts.get("model") or "that is its default"
+        sentences = [
+            f"Voiceprints (speaker embeddings) of {len(seconds)} of {len(data)} clips were made "
+            f"{_where(facts)}, with voiceprint_nb {metadata.version('voiceprint_nb')} and the model {model}, "
+            f"from {seconds.min():.1f} to {seconds.max():.1f} s of audio each."
+        ]
+    if calibration is not None:
+        n_clips = calibration.enrolled
+        against = "clip against clip" if n_clips == 1 else f"clips against people of {n_clips} clips"
+        sentences.append(
+            "Scores are cosine similarities, calibrated by logistic regression on "
+            f"{calibration.n_clips} clips of {calibration.n_speakers} speakers ({against}; "
+            f"{calibration.n_genuine} true, {calibration.n_impostor} false claims); the equal error rate was "
+            f"{calibration.eer:.1%} (95 % interval by a bootstrap over speakers)."
+        )
+    sentences.append(
+        "The figures hold for speakers, recordings and languages like these; clips of one recording session "
+        "flatter every system; a score is no proof of identity."
+    )
+    return [Heading("Methods"), Paragraph(" ".join(sentences))]
+
+
+def _appendix(facts: Facts) -> list[Block]:
+    versions = {"Python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return [
+        Heading("Appendix"),
+        Table("Settings of the run", ["setting", "value"], _pairs(facts)),
+        Table("Versions", ["package", "version"], _pairs(versions)),
+    ]
+
+
+# --- cells and pictures ---------------------------------------------------------------------------------
+
+
+def _shares(caption: str, what: str, counts: pd.Series[int]) -> Table:
+    n_all = max(int(counts.sum()), 1)
+    rows = [[shown(name), str(count), f"{count / n_all:.1%}"] for name, count in counts.items()]
+    return Table(caption, [what, "rows", "share"], rows, _PAGE_ROWS)
+
+
+def _pairs(facts: Mapping[str, object]) -> list[list[str]]:
+    return [[name, _value(value)] for name, value in facts.items()]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_value(one)}" for name, one in value.items())
+    if isinstance(value, (tuple, list)):
+        return " to ".join(map(_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else shown(value)
+
+
+def _cell(value: Any) -> str:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else shown(value, most=_MOST_CHARACTERS)
+
+
+def _axes(size: tuple[float, float]) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure as Drawing
+    except ImportError as error:
+        raise MissingExtra("Reports need matplotlib: pip install 'voiceprint_nb[analysis]'.") from error
+    drawing = Drawing(figsize=size, layout="constrained")  # not pyplot's: nothing is shown or left open
+    FigureCanvasAgg(drawing)
+    return drawing.subplots()
+
+
+def _png(ax: Any) -> bytes:
+    buffer = io.BytesIO()
+    ax.figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

@@ -1,0 +1,156 @@
+"""A document of headings, paragraphs, tables and pictures, as one HTML file or as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+_STYLE = """
+:root{color-scheme:light}
+body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;
+background:#fff}
+h1{font-size:1.9rem;line-height:1.2}h2{margin-top:2.2rem;border-bottom:1px solid #ccc}
+.scroll{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0;font-size:.92rem}
+caption{text-align:left;font-weight:600;padding:.3rem 0}
+th,td{text-align:left;vertical-align:top;padding:.25rem .8rem .25rem 0;border-bottom:1px solid #ddd;
+overflow-wrap:anywhere}thead th{border-bottom:1px solid #666}td.number,th.number{text-align:right}
+figure{margin:1rem 0}figure img{max-width:100%;height:auto}figcaption{font-size:.92rem;color:#444}
+summary{cursor:pointer;padding:.3rem 0}
+@media print{body{margin:0;max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
+"""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A title of a part; level 1 is the document's own."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Plain words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; a long one is folded into pages of so many rows."""
+
+    caption: str
+    names: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    page: int = 0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture, what it shows in words, and for those who cannot see it."""
+
+    png: bytes = field(repr=False)
+    caption: str
+    alt: str
+
+
+Block = Heading | Paragraph | Table | Figure
+
+
+def as_html(title: str, blocks: Sequence[Block]) -> str:
+    """One file that needs no other: no script, no font, no address."""
+    body = "\n".join(map(_html, blocks))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def as_markdown(title: str, blocks: Sequence[Block]) -> str:
+    """Markdown with a title block for Quarto; pictures are data in the text."""
+    head = f"---\ntitle: {_quoted(title)}\nformat: html\n---\n\n"
+    return head + "\n\n".join(_markdown(block) for block in blocks if not _is_title(block)) + "\n"
+
+
+def _is_title(block: Block) -> bool:
+    return isinstance(block, Heading) and block.level == 1
+
+
+# --- HTML -----------------------------------------------------------------------------------------------
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
+    if isinstance(block, Paragraph):
+        return f"<p>{html.escape(block.text)}</p>"
+    if isinstance(block, Figure):
+        data = base64.b64encode(block.png).decode()
+        image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(block.alt)}">'
+        return f"<figure>{image}<figcaption>{html.escape(block.caption)}</figcaption></figure>"
+    if not block.page or len(block.rows) <= block.page:
+        return _html_table(block.caption, block.names, block.rows)
+    pages = []
+    for begin in range(0, len(block.rows), block.page):
+        rows = block.rows[begin : begin + block.page]
+        name = f"{block.caption}: {begin + 1} to {begin + len(rows)}"
+        table = _html_table(name, block.names, rows)
+        pages.append(f"<details><summary>{html.escape(name)}</summary>{table}</details>")
+    return "\n".join(pages)
+
+
+def _html_table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    is_number = [bool(rows) and all(_is_number(row[n]) for row in rows) for n in range(len(names))]
+    marks = [' class="number"' if one else "" for one in is_number]
+    head = "".join(
+        f'<th scope="col"{mark}>{html.escape(name)}</th>' for name, mark in zip(names, marks, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{mark}>{html.escape(cell)}</td>" for cell, mark in zip(row, marks, strict=True))
+        + "</tr>\n"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table>'
+        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
+        "</table></div>"
+    )
+
+
+def _is_number(text: str) -> bool:
+    return (
+        not text or text.rstrip("%").replace(",", "").replace(".", "", 1).removeprefix("-").strip().isdigit()
+    )
+
+
+# --- Markdown -------------------------------------------------------------------------------------------
+
+
+def _markdown(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {_plain(block.text)}"
+    if isinstance(block, Paragraph):
+        return _plain(block.text)
+    if isinstance(block, Figure):
+        data = base64.b64encode(block.png).decode()
+        return f"![{_plain(block.caption)}](data:image/png;base64,{data}){{fig-alt={_quoted(block.alt)}}}"
+    lines = [block.names, ["---"] * len(block.names), *block.rows]
+    rows = "\n".join(
+        "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+    return f"{rows}\n\n: {_plain(block.caption)}"
+
+
+def _plain(text: str) -> str:
+    """Text in which no character means anything to Markdown or HTML."""
+    escaped = "".join(f"\\{c}" if c in "\\`*_{}[]<>#$~^@" else c for c in text)
+    return " ".join(escaped.split())
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
