@@ -66,7 +66,8 @@ class Page(HTMLParser):
 
 
 def test_all_parts_are_in_one_file_that_needs_no_other(out: pd.DataFrame, tmp_path: Path) -> None:
-    calibration = vp.calibrate(out, enrolled=2)
+    with pytest.warns(UserWarning, match="12 speakers are too few"):
+        calibration = vp.calibrate(out, enrolled=2)
     library = vp.Library.from_frame(out.groupby("speaker").head(2), consent="asked")
     matched = vp.match(vp.cluster(out, threshold=0.6), library, calibration=calibration, false_name_rate=0.2)
     options = {"calibration": calibration, "library": library, "label": "speaker"}
@@ -123,8 +124,9 @@ def test_markdown_says_the_same_for_quarto(out: pd.DataFrame, tmp_path: Path) ->
     ]
     assert text.count("![") == 3
     assert "\\<b\\>s1\\</b\\>" in text
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len({line.count(" | ") for line in rows if "secret-name" in line}) == 1
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "https" in line]
+    assert len(rows) == len(out)
+    assert len({line.count(" | ") for line in rows}) == 1
 
 
 def test_long_frames_are_paged_and_stay_small(out: pd.DataFrame, tmp_path: Path) -> None:

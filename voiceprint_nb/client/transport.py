@@ -232,7 +232,8 @@ class Api:
 
         breaker = self._breakers[pacer] if patient else None
         is_job = method == "GET" and not params  # all attempts for one job or clip are one request
-        request = path if is_job else (body or {}).get("url") or object()
+        url = (body or {}).get("url")  # may be signed, and partials show what they hold
+        request = path if is_job else hash(url) if url else object()
         once = partial(self._answered, build, pacer, before, breaker, request)
         if breaker is not None:
             return await _patiently(once, breaker, repeatable=repeatable)

@@ -386,8 +386,8 @@ def _threshold_for(calibration: Calibration, rate: float) -> Estimate:
     least = 1 / calibration.n_impostor
     if rate < least:
         warnings.warn(
-            f"{calibration.n_impostor} false claims cannot tell the threshold for a rate of {rate:.2g}: that for "
-            f"{least:.2g} is taken. Calibrate with more speakers.",
+            f"{calibration.n_impostor} false claims cannot tell the threshold for a rate of {rate:.2g}: that "
+            f"for {least:.2g} is taken. Calibrate with more speakers.",
             stacklevel=3,
         )
     return calibration.threshold(max(rate, least))
