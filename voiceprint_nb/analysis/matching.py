@@ -92,9 +92,18 @@ def nearest_people(
             scores = np.maximum.reduceat(scores, people.begins, axis=1)
         person[block], score[block] = _highest(scores, top)
         if line is not None:
-            ratios = line[0] * scores.astype(np.float64) + line[1]
-            evidence[block] = np.logaddexp.reduce(ratios, axis=1) - np.log(n_people)
+            evidence[block] = _mean_ratio(scores, line)
     return Nearest(person, np.clip(score, -1, 1), evidence)
+
+
+def _mean_ratio(scores: NDArray[np.float32], line: tuple[float, float]) -> NDArray[np.float64]:
+    """Logarithm of the mean likelihood ratio of each row; the scores are used up."""
+    scores *= np.float32(line[0])
+    most = scores.max(axis=1, keepdims=True)
+    scores -= most  # so that no exponential is too large
+    means = np.exp(scores, out=scores).mean(axis=1, dtype=np.float64)
+    ratios: NDArray[np.float64] = np.log(means) + most[:, 0].astype(np.float64) + line[1]
+    return ratios
 
 
 def _highest(scores: NDArray[np.float32], top: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
