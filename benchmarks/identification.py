@@ -9,7 +9,8 @@ FOLDER (or ``VOICEPRINT_NB_SPEECH``) as for `benchmarks.quality`. Verification: 
 one corpus. Closed set: the share of test clips whose nearest enrolled person is the right one. Open set: the
 speakers are dealt into two halves; one calibrates, half of the other is enrolled with its enroll clips, and
 all test clips of that half are matched. So half of them are of strangers, and the calibration has heard none
-of them. Both ways round, so many rounds with other draws.
+of them. Both ways round, so many rounds with other draws. Clusters: likewise, all clips of the other half,
+without labels.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import adjusted_rand_score
 
 import voiceprint_nb as vp
 from benchmarks.quality import embed, read_corpus
@@ -107,6 +109,24 @@ def show_open_set(out: pd.DataFrame, rounds: int) -> None:
         print(f"| {rate:.0%} | {' | '.join(f'{share:.2%}' for share in shares)} |", flush=True)
 
 
+def show_clusters(out: pd.DataFrame, rounds: int) -> None:
+    """Print how well voices are counted among speakers whom the calibration has not heard."""
+    random, indices, errors, n_speakers = np.random.default_rng(SEED), [], [], 0
+    for _ in range(rounds):
+        halves = np.array_split(random.permutation(out.speaker.unique()), 2)
+        for calibrating, tested in (halves, halves[::-1]):
+            calibration = vp.calibrate(out[out.speaker.isin(calibrating)])
+            told = vp.cluster(out[out.speaker.isin(tested)], calibration=calibration)
+            indices.append(adjusted_rand_score(told.speaker, told.vp_cluster))
+            errors.append(int(told.vp_cluster.max()) - len(tested))
+            n_speakers = len(tested)
+    print(
+        f"\nclusters: {n_speakers} speakers, adjusted Rand index {np.mean(indices):.2f} "
+        f"({min(indices):.2f} to {max(indices):.2f}), voices too many: median {np.median(errors):.0f} "
+        f"({min(errors)} to {max(errors)})"
+    )
+
+
 def main() -> None:
     """Command line: print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -122,6 +142,7 @@ def main() -> None:
         show_verification(out)
         show_closed_set(out)
         show_open_set(out, arguments.rounds)
+        show_clusters(out, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,8 @@ def voice_map(data: pd.DataFrame, label: Hashable | None = None, ax: Axes | None
     names = np.full(len(places), None, object) if label is None else labels_of(data, label, prints)
     largest = pd.Series(names).value_counts().index[:_MOST_NAMES]
     rest = ~np.isin(names.astype(str), [str(name) for name in largest])
-    _scatter(ax, places[rest], None if label is None else "others", _GREY, ".")
+    if rest.any():
+        _scatter(ax, places[rest], None if label is None else "others", _GREY, ".")
     for number, name in enumerate(largest):
         chosen = np.array([one == name for one in names])
         turn, place = divmod(number, len(_PALETTE))  # 8 colours, with other markers at each turn

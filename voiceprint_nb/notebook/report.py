@@ -214,17 +214,16 @@ def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
 
 
 def _rows(data: pd.DataFrame, prefix: str, *, redact: bool) -> list[Block]:
-    hidden = [voiceprint_column(data), *([f"{prefix}error", f"{prefix}warning"] if redact else [])]
-    columns = [
-        name for name in data.columns if name not in hidden and (not redact or str(name).startswith(prefix))
-    ]
-    cells = [[_cell(value) for value in data[name]] for name in columns]
-    rows = [[str(number), *row] for number, row in enumerate(zip(*cells, strict=True), start=1)]
-    note = "Links are without their queries."
+    hidden = [voiceprint_column(data), f"{prefix}job_id"]
+    if redact:
+        hidden += [f"{prefix}error", f"{prefix}warning", *(n for n in data if not str(n).startswith(prefix))]
+    columns = {str(name): [_cell(value) for value in data[name]] for name in data if name not in hidden}
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    rows = [[str(number), *row] for number, row in enumerate(zip(*columns.values(), strict=True), start=1)]
+    note = "Columns without content, and the queries of links, are left out."
     if redact:
         note = "Columns that may hold names of files, and sentences that may repeat them, are left out."
-    table = Table("Rows", ["row", *map(str, columns)], rows, _PAGE_ROWS)
-    return [Heading("Rows"), Paragraph(note), table]
+    return [Heading("Rows"), Paragraph(note), Table("Rows", ["row", *columns], rows, _PAGE_ROWS)]
 
 
 def _methods(data: pd.DataFrame, facts: Facts, prefix: str, calibration: Calibration | None) -> list[Block]:

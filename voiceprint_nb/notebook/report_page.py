@@ -15,7 +15,8 @@ h1{font-size:1.9rem;line-height:1.2}h2{margin-top:2.2rem;border-bottom:1px solid
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0;font-size:.92rem}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{text-align:left;vertical-align:top;padding:.25rem .8rem .25rem 0;border-bottom:1px solid #ddd;
-overflow-wrap:anywhere}thead th{border-bottom:1px solid #666}td.number,th.number{text-align:right}
+max-width:24rem;overflow-wrap:break-word}thead th{border-bottom:1px solid #666}
+td.number,th.number{text-align:right}
 figure{margin:1rem 0}figure img{max-width:100%;height:auto}figcaption{font-size:.92rem;color:#444}
 summary{cursor:pointer;padding:.3rem 0}
 @media print{body{margin:0;max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
