@@ -136,6 +136,9 @@ def test_run_then_compare(ending, good, tmp_path, capsys):
     values = cosines[["007", "NA", "1.10"]].to_numpy().astype(float)
     np.testing.assert_allclose(values, vp.compare(back), atol=1e-6)
     assert main(["compare", str(out)]) == 0
+    page = tmp_path / "report.html"
+    assert main(["report", str(out), str(page), "--label", "id"]) == 0
+    assert "Rows by state" in page.read_text()
     assert main(["run", str(out), "--column", "sound", "--base", str(good.parent), "--out", str(out)]) == 0
     assert read_table(out).vp_source.tolist() == ["reused"] * 3
 

@@ -79,6 +79,18 @@ def test_notebooks_hold_on_real_speech(name: str, shown: list[str], speech: Path
     assert not LONG_TEXT.search(nbformat.writes(saved))
 
 
+def test_the_report_is_made_from_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "reports" / "night.html"
+    saved = papermill(ROOT / "notebooks" / "06-report.ipynb", tmp_path, report_path=path, title="Of a night")
+    page = path.read_text()
+    assert "<title>Of a night</title>" in page
+    assert [f"<h2>{part}</h2>" in page for part in ("Outcome", "Calibration", "Voices found", "Methods")] == [
+        True
+    ] * 4
+    assert not LONG_TEXT.search(page)
+    assert not LONG_TEXT.search(nbformat.writes(saved))
+
+
 TWO_RUNS = [
     "n_clips = 2",
     "import numpy as np, voiceprint_nb as vp\n"

@@ -151,6 +151,13 @@ def _cluster(
     return ALL_ROWS
 
 
+def _report(*, manifest: Path, path: Path, label: str | None, redact: bool) -> int:
+    from voiceprint_nb.notebook.report import report
+
+    print(f"Written: {report(read_table(manifest), path, label=label, redact=redact)}")
+    return ALL_ROWS
+
+
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
     """Remarks of the package on standard error, a line each."""
@@ -179,6 +186,7 @@ _COMMANDS: dict[str, Callable[..., int]] = {
     "enroll": _enroll,
     "match": _match,
     "cluster": _cluster,
+    "report": _report,
     "doctor": _doctor,
     "serve": serve_command.serve,
     "keys": keys_command.keys,
@@ -348,9 +356,15 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("run_id", nargs="?", help="default: the newest unfinished run")
     forget.add_argument("run_id", nargs="?")
     forget.add_argument("--everything", action="store_true", help="all runs and all voiceprints")
-    for command in (compare, calibrate, enroll, match, cluster):
+    reported = _command(
+        commands, "report", "one file for others: what was run, what failed and why, pictures"
+    )
+    for command in (compare, calibrate, enroll, match, cluster, reported):
         command.add_argument("manifest", type=Path, help="result of run")
     compare.add_argument("--label", help="column that names the rows")
+    reported.add_argument("path", type=Path, help="file to write, .html or .md")
+    reported.add_argument("--redact", action="store_true", help="leave names of files out")
+    reported.add_argument("--label", help="column that says who speaks, for the pictures")
     for command in (calibrate, enroll, match, cluster):
         command.add_argument("--label", default="speaker", help="column that says who speaks")
     calibrate.add_argument("--enrolled", type=int, default=1, metavar="N", help="clips that make a person")

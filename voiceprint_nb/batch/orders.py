@@ -122,7 +122,7 @@ class Orders:
         return self._api.requests
 
     def notice(self) -> str:
-        """What holds all rows up right now, or empty."""
+        """What holds rows up right now, or empty."""
         if self._api.is_down:
             return "the service is failing, waiting for it"
         receiver = self._service.receiver

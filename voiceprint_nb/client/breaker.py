@@ -58,7 +58,7 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether requests wait for the service to come back."""
-        return self._recovery is not None
+        return self._recovery is not None and not self._recovery.done()
 
     @contextlib.asynccontextmanager
     async def passing(

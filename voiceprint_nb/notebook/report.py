@@ -80,6 +80,8 @@ def report(
     prefix = str(facts.get("column", "voiceprint")).removesuffix("voiceprint") or "vp_"
     if f"{prefix}status" not in data.columns:
         raise UsageError("The frame is no result of voiceprints(): it has no column of states.")
+    seconds = pd.to_numeric(data[f"{prefix}duration_s"], errors="coerce")  # text, where a CSV file was read
+    data = data.assign(**{f"{prefix}duration_s": seconds.astype("float64")})
     parts: list[list[Block]] = [
         [Heading(title, 1), Paragraph(_first_words(data, facts))],
         _counts(data, prefix, redact=redact),
