@@ -152,7 +152,8 @@ def test_a_calibration_that_does_not_fit_is_told(
 
 def test_rows_without_a_name_or_a_print_are_left_out_of_a_calibration(calibration: vp.Calibration) -> None:
     labelled = frame_of(60, 6, seed=1)
-    more = pd.DataFrame({"voiceprint": [None, labelled["voiceprint"][0]], "speaker": ["x", None]})
+    again = labelled["voiceprint"][0]
+    more = pd.DataFrame({"voiceprint": [None, again, again], "speaker": ["x", None, labelled.speaker[0]]})
     again = vp.calibrate(pd.concat([labelled, more], ignore_index=True), enrolled=3)
     assert str(again) == str(calibration)
     assert "360 clips of 60 speakers" in str(again)

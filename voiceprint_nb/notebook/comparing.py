@@ -15,12 +15,12 @@ from voiceprint_nb.analysis import clustering
 from voiceprint_nb.analysis.calibration import Calibration, Estimate
 from voiceprint_nb.analysis.library import Library
 from voiceprint_nb.analysis.matching import nearest_people
-from voiceprint_nb.analysis.prints import Prints, labels_of, prints_of
+from voiceprint_nb.analysis.prints import Prints, labels_of, prints_of, voiceprint_column
 from voiceprint_nb.analysis.similarity import cosine_matrix
 from voiceprint_nb.analysis.trials import Scoring, make_trials, person_scores
 from voiceprint_nb.display import Bundled, facts_table
 from voiceprint_nb.errors import UsageError
-from voiceprint_nb.notebook.frames import DEFAULT_PREFIX
+from voiceprint_nb.notebook.frames import DEFAULT_PREFIX, without_taken
 from voiceprint_nb.notebook.voiceprint import Voiceprint
 
 _MATCH_FIELDS = ("label", "nearest", "score", "margin", "decision", "probability")
@@ -83,7 +83,7 @@ def calibrate(
     ----------
     data : DataFrame
         A result of `voiceprints` with a column that says who speaks; rows without a print or a name are left
-        out.
+        out, and so are equal clips of a speaker but for the first.
     label : hashable
         That column.
     enrolled : int
@@ -114,15 +114,16 @@ def calibrate(
     """
     prints = prints_of(data)
     labels = labels_of(data, label, prints)
-    named = np.array([name is not None for name in labels], bool)
-    if not named.any():
+    is_again = pd.DataFrame({"text": prints.texts, "label": labels}).duplicated().to_numpy()
+    used = np.array([name is not None for name in labels], bool) & ~is_again
+    if not used.any():
         raise UsageError(f"No row with a voiceprint has a name in {label!r}.")
-    groups = None if within is None else _numbers(labels_of(data, within, prints)[named])
+    groups = None if within is None else _numbers(labels_of(data, within, prints)[used])
     trials = make_trials(
-        prints.embeddings[named], _numbers(labels[named]), groups=groups, enrolled=enrolled, scoring=scoring
+        prints.embeddings[used], _numbers(labels[used]), groups=groups, enrolled=enrolled, scoring=scoring
     )
     made = calibrating.calibrate(
-        trials, model=prints.model, n_clips=int(named.sum()), enrolled=enrolled, scoring=scoring
+        trials, model=prints.model, n_clips=int(used.sum()), enrolled=enrolled, scoring=scoring
     )
     for remark in made.remarks:
         warnings.warn(remark, stacklevel=2)
@@ -193,7 +194,8 @@ def match(
         The calibration has too few false claims for this rate and so many people, or other numbers of clips.
     """
     frame = data.to_frame("voiceprint") if isinstance(data, pd.Series) else data
-    names = _free_names(frame, _MATCH_FIELDS, prefix, overwrite=overwrite)
+    names = {name: f"{prefix}{name}" for name in _MATCH_FIELDS}
+    frame = without_taken(frame, voiceprint_column(frame), names, overwrite=overwrite)
     prints, people = prints_of(frame), library.arrays()
     _refuse_other_models(prints, library, calibration)
     scoring = _scoring(scoring, calibration)
@@ -352,7 +354,8 @@ def cluster(
         scikit-learn is not installed.
     """
     frame = data.to_frame("voiceprint") if isinstance(data, pd.Series) else data
-    names = _free_names(frame, ("cluster", "silhouette", "representative"), prefix, overwrite=overwrite)
+    names = {name: f"{prefix}{name}" for name in ("cluster", "silhouette", "representative")}
+    frame = without_taken(frame, voiceprint_column(frame), names, overwrite=overwrite)
     prints = prints_of(frame)
     if threshold is None:
         if calibration is None:
@@ -465,20 +468,6 @@ def _probability(
 
 def _numbers(labels: np.ndarray) -> np.ndarray:
     return np.asarray(pd.factorize(pd.Series(labels, dtype=object), use_na_sentinel=False)[0], np.intp)
-
-
-def _free_names(
-    frame: pd.DataFrame, fields: Iterable[str], prefix: str, *, overwrite: bool
-) -> dict[str, str]:
-    """Names of new columns, by what they hold."""
-    names = {name: f"{prefix}{name}" for name in fields}
-    taken = [name for name in names.values() if name in frame.columns]
-    if taken and not overwrite:
-        raise UsageError(
-            f"The frame already has {', '.join(map(repr, taken))}: pass overwrite=True to replace, or "
-            "prefix= to choose other names."
-        )
-    return names
 
 
 def _spread(values: np.ndarray, prints: Prints, n_rows: int) -> Any:
