@@ -233,7 +233,7 @@ def write_table(frame: pd.DataFrame, path: Path | None) -> None:
     """
     if path is None:
         told = frame.drop(columns=[name for name in frame if str(name).endswith("voiceprint")])
-        told = told.astype(object).where(told.notna(), "").map(_told)
+        told = told.astype(object).where(told.notna(), "").map(_told).rename(columns=_told)
         print(told.to_string(index=False) if len(told) else "No rows.", flush=True)
         return
     prepare_output(path)

@@ -131,6 +131,14 @@ def test_what_cannot_be_told_is_refused(
         ),
         "no column 'who'": lambda: vp.calibrate(known, "who"),
         "No row with a voiceprint has a name": lambda: vp.calibrate(known.assign(speaker=None)),
+        "a cosine, from -1 to 1": lambda: vp.match(known, library, threshold=float("nan")),
+        "a cosine": lambda: vp.cluster(known, threshold=2),
+        "'centroid', 'best'": lambda: vp.match(known, library, threshold=0.5, scoring="mean"),
+        "one of 'centroid'": lambda: vp.calibrate(known, scoring="mean"),
+        "one clip or more": lambda: vp.calibrate(known, enrolled=0),
+        "between 0 and 1": lambda: vp.verify(
+            known["voiceprint"][0], known["voiceprint"][1], calibration=calibration, false_accept_rate=0
+        ),
         "only one speaker": lambda: vp.calibrate(known.assign(speaker="one")),
     }.items():
         with pytest.raises(vp.UsageError, match=words), warnings.catch_warnings():
@@ -165,6 +173,8 @@ def test_clips_of_one_room_only_meet_each_other() -> None:
     rooms = labelled.assign(room=labelled.speaker.str.slice(-1))
     assert vp.calibrate(rooms, within="room").n_impostor < vp.calibrate(rooms).n_impostor
     assert vp.calibrate(rooms, within="room").n_genuine == vp.calibrate(rooms).n_genuine
+    with pytest.raises(vp.UsageError, match="No row"):
+        vp.calibrate(labelled.assign(room=None), within="room")
 
 
 def test_one_claim_against_one_person(calibration: vp.Calibration, known: pd.DataFrame) -> None:

@@ -97,7 +97,7 @@ def test_all_parts_are_in_one_file_that_needs_no_other(out: pd.DataFrame, tmp_pa
     assert f"the equal error rate was {calibration.eer:.1%}" in page.text
     assert "<b>s1</b>" in page.text  # as text, not as a tag
     assert not page.all("b")
-    assert all(table for table in page.all("th") if table.get("scope") == "col")
+    assert all(head.get("scope") == "col" for head in page.all("th"))
 
 
 @pytest.mark.parametrize("ending", ["html", "md"])
@@ -109,6 +109,41 @@ def test_neither_voiceprints_nor_signatures_are_in_it(out: pd.DataFrame, tmp_pat
     redacted = vp.report(out, tmp_path / f"redacted.{ending}", redact=True).read_text()
     assert "secret-name" not in redacted
     assert "too\\_long" in redacted or "too_long" in redacted
+
+
+def test_pictures_show_numbers_of_rows_or_labels_without_secrets(
+    out: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def similarity_matrix(matrix: pd.DataFrame, *args: object, **options: object) -> object:
+        drawn.append(list(matrix.index))
+        return original(matrix, *args, **options)
+
+    original = vp.plots.similarity_matrix
+    monkeypatch.setattr(vp.plots, "similarity_matrix", similarity_matrix)
+    by_name = out.set_index("audio", drop=False)
+    vp.report(by_name, tmp_path / "report.html", redact=True)
+    vp.report(out, tmp_path / "report.html", label="audio")
+    numbers, links = drawn
+    assert numbers == [str(number) for number in range(1, 49)]
+    assert links[3] == "https://host/secret-name-3.wav?…"
+
+
+def test_odd_frames_have_a_report(out: pd.DataFrame, tmp_path: Path) -> None:
+    twice = pd.concat(
+        [out.assign(vp_file="secret-name"), out[["speaker"]].set_axis(["note"], axis=1)], axis=1
+    )
+    twice = pd.concat([twice, twice[["note"]]], axis=1).assign(weight=20231105.0)
+    twice.attrs = {}
+    path = vp.report(twice, tmp_path / "report.html", redact=True)
+    assert "secret-name" not in path.read_text()
+    assert "ended at" not in path.read_text()
+    assert "20231105" in vp.report(twice, tmp_path / "report.html").read_text()
+    few = out[out.speaker.isin(["<b>s0</b>", "<b>s1</b>"])]
+    with pytest.warns(UserWarning, match="too few"):
+        calibration = vp.calibrate(few)
+    assert "Calibration" in vp.report(few, tmp_path / "few.html", calibration=calibration).read_text()
 
 
 def test_markdown_says_the_same_for_quarto(out: pd.DataFrame, tmp_path: Path) -> None:

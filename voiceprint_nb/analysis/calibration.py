@@ -133,7 +133,7 @@ class Calibration(Bundled):
         """
         if not 0 < false_accept_rate < 1:
             raise UsageError(f"A false-accept rate lies between 0 and 1, not at {false_accept_rate}.")
-        if false_accept_rate * self.n_impostor < 1:
+        if false_accept_rate * self.n_impostor < 1 - 1e-9:
             raise UsageError(
                 f"A false-accept rate of {false_accept_rate:.3g} cannot be read off {self.n_impostor} false "
                 f"claims: label more speakers, or ask for {1 / self.n_impostor:.2g} or more."
@@ -143,7 +143,8 @@ class Calibration(Bundled):
         def quantile(
             scores: NDArray[np.float32], genuine: NDArray[np.float64], impostor: NDArray[np.float64]
         ) -> float:
-            return float(scores[np.searchsorted(impostor, 1 - false_accept_rate)])
+            place = int(np.searchsorted(impostor, 1 - false_accept_rate))
+            return float(scores[place] if place < len(scores) else np.nextafter(scores[-1], np.float32(2)))
 
         return _estimate(self.trials, value, quantile)
 
@@ -221,16 +222,20 @@ def calibrate(
         _left_out_cost(trials),
         slope,
         intercept,
-        tuple(_remarks(n_speakers, slope)),
+        tuple(_remarks(n_speakers, len(np.unique(trials.speaker[trials.is_genuine])), slope)),
         trials,
     )
 
 
-def _remarks(n_speakers: int, slope: float) -> list[str]:
+def _remarks(n_speakers: int, n_with_true_claims: int, slope: float) -> list[str]:
     remarks = []
     if n_speakers < _LEAST_SPEAKERS:
         remarks.append(
             f"{n_speakers} speakers are too few to say much about others: label {_LEAST_SPEAKERS} or more."
+        )
+    elif n_with_true_claims < _LEAST_SPEAKERS:
+        remarks.append(
+            f"Only {n_with_true_claims} speakers have clips enough for true claims: label more of the others."
         )
     if slope <= 0:
         remarks.append("True claims score no higher than false ones: look at the labels.")

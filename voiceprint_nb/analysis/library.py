@@ -81,9 +81,14 @@ class Library(Bundled):
         """
         library, prints = cls(), prints_of(data)
         labels = labels_of(data, name, prints)
-        for label in dict.fromkeys(label for label in labels if label is not None):
-            texts = [text for text, named in zip(prints.texts, labels, strict=True) if named == label]
-            library.add(str(label), texts, consent=consent)
+        texts: dict[str, list[str]] = {}
+        for text, label in zip(prints.texts, labels, strict=True):
+            if label is not None:
+                texts.setdefault(str(label), []).append(text)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        library._prints = [
+            Enrolled(label, text, now, consent) for label, own in texts.items() for text in dict.fromkeys(own)
+        ]
         if not len(library):
             raise UsageError(f"No row with a voiceprint has a name in {name!r}: nobody can be enrolled.")
         return library
@@ -169,9 +174,11 @@ class Library(Bundled):
     @property
     def people(self) -> pd.DataFrame:
         """A row for each person: ``name``, ``n_prints``, ``enrolled_at`` (the first), ``consent``."""
+        owned: dict[str, list[Enrolled]] = {}
+        for one in self._prints:
+            owned.setdefault(one.name, []).append(one)
         rows = []
-        for name in self.names:
-            own = [one for one in self._prints if one.name == name]
+        for name, own in owned.items():
             notes = dict.fromkeys(one.consent for one in own if one.consent)
             rows.append((name, len(own), min(one.enrolled_at for one in own), "; ".join(notes) or None))
         return pd.DataFrame(rows, columns=["name", "n_prints", "enrolled_at", "consent"])
@@ -310,7 +317,8 @@ class Library(Bundled):
         except ImportError as error:
             raise MissingExtra("Parquet needs pyarrow: pip install 'voiceprint_nb[parquet]'.") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{str(source)!r} is not a library that save() has written.") from error
+            reason = f"{str(source)!r} is not a library that save() has written ({type(error).__name__})."
+            raise UsageError(reason) from None  # the error itself may hold the whole file
         if not known:
             raise UsageError(f"{str(source)!r} is not a library that save() has written.")
         if is_newer:
@@ -345,12 +353,12 @@ def _row(name: str, alone: list[float], against: np.ndarray, others: list[str]) 
         highest = against.max(axis=0)
         nearest, nearest_score = others[int(highest.argmax())], float(highest.max())
         odd = [n + 1 for n, own in enumerate(alone) if against[n].max() > own]
-    if odd:
-        numbers = ", ".join(map(str, odd))
+    for number in odd:
+        like = others[int(against[number - 1].argmax())]
         remarks.append(
-            f"Print {numbers} of {len(alone)} is more like {nearest!r} than like the others: listen to it."
+            f"Print {number} of {len(alone)} is more like {like!r} than like the others: listen to it."
         )
-    elif alone and others and nearest_score > min(alone):
+    if not odd and alone and others and nearest_score > min(alone):
         remarks.append(f"May be taken for {nearest!r}: enroll more and longer clips of both.")
     if not alone:
         remarks.append("One clip alone: enroll two more.")

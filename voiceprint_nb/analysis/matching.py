@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class People:
     """
 
     names: list[str]
-    prints: NDArray[np.float32]
+    prints: NDArray[np.float32] = field(repr=False)
     begins: NDArray[np.intp]
 
     def references(self, scoring: Scoring) -> NDArray[np.float32]:

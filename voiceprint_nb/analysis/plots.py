@@ -82,7 +82,7 @@ def score_histogram(
     ax : matplotlib Axes, optional
         Where to draw; by default a new figure.
     false_accept_rate : float
-        Whose threshold is drawn, with its 95 % interval.
+        Whose threshold is drawn, with its 95 % interval, unless there are too few false claims to tell it.
     """
     ax = _axes(ax, (7, 4))
     trials = calibration.trials
@@ -93,10 +93,11 @@ def score_histogram(
     )
     for scores, style in claims:
         ax.hist(scores, bins, density=True, histtype="stepfilled", alpha=0.5, **style)
-    at = calibration.threshold(false_accept_rate)
-    ax.axvspan(at.low, at.high, color=_GREY, alpha=0.2)
-    name = f"{false_accept_rate:.1%} false accepts at {at:.3f}"
-    ax.axvline(at.value, color="black", linestyle="--", label=name)
+    if false_accept_rate * calibration.n_impostor >= 1:
+        at = calibration.threshold(false_accept_rate)
+        ax.axvspan(at.low, at.high, color=_GREY, alpha=0.2)
+        name = f"{false_accept_rate:.1%} false accepts at {at:.3f}"
+        ax.axvline(at.value, color="black", linestyle="--", label=name)
     ax.set(xlabel="score (cosine)", ylabel="density", title="Scores of true and false claims")
     ax.legend(loc="upper left", frameon=False)
     return ax

@@ -33,7 +33,7 @@ class Prints:
     """
 
     model: str
-    embeddings: NDArray[np.float32]
+    embeddings: NDArray[np.float32] = field(repr=False)
     positions: NDArray[np.intp]
     texts: list[str] = field(repr=False)
 

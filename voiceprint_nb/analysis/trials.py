@@ -53,6 +53,14 @@ class Trials:
         return Trials(self.scores[chosen], self.speaker[chosen], self.person[chosen])
 
 
+def check_scoring(scoring: str) -> None:
+    """Raise `UsageError` for an unknown way to score."""
+    if scoring not in get_args(Scoring):
+        raise UsageError(
+            f"Unknown scoring={scoring!r}: use one of {', '.join(map(repr, get_args(Scoring)))}."
+        )
+
+
 def person_scores(
     clips: NDArray[np.float32], prints: NDArray[np.float32], *, scoring: Scoring
 ) -> NDArray[np.float32]:
@@ -76,13 +84,10 @@ def person_scores(
     UsageError
         Another ``scoring``.
     """
+    check_scoring(scoring)
     if scoring == "best":
         best: NDArray[np.float32] = (clips @ prints.T).max(axis=1)
         return best
-    if scoring != "centroid":
-        raise UsageError(
-            f"Unknown scoring={scoring!r}: use one of {', '.join(map(repr, get_args(Scoring)))}."
-        )
     cosines: NDArray[np.float32] = clips @ unit(prints.mean(axis=0))
     return cosines
 
@@ -120,6 +125,9 @@ def make_trials(
     scoring : {"centroid", "best"}
         As `person_scores` takes it.
     """
+    check_scoring(scoring)
+    if enrolled < 1:
+        raise UsageError(f"A person is made of one clip or more, not of enrolled={enrolled}.")
     chosen = _evenly(speakers)
     embeddings, speakers = embeddings[chosen], speakers[chosen]
     groups = np.zeros(len(speakers), np.intp) if groups is None else groups[chosen]

@@ -17,7 +17,7 @@ from voiceprint_nb.analysis.library import Library
 from voiceprint_nb.analysis.matching import nearest_people
 from voiceprint_nb.analysis.prints import Prints, labels_of, prints_of, voiceprint_column
 from voiceprint_nb.analysis.similarity import cosine_matrix
-from voiceprint_nb.analysis.trials import Scoring, make_trials, person_scores
+from voiceprint_nb.analysis.trials import Scoring, check_scoring, make_trials, person_scores
 from voiceprint_nb.display import Bundled, facts_table
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook.frames import DEFAULT_PREFIX, without_taken
@@ -93,7 +93,7 @@ def calibrate(
         How a clip is scored against several: by their mean direction, or by the nearest of them.
     within : hashable, optional
         Column of rooms, devices or corpora: only clips of the same meet. Where these differ between speakers,
-        telling them apart is easy for the wrong reason.
+        telling them apart is easy for the wrong reason. Rows without one are left out.
 
     Returns
     -------
@@ -115,10 +115,11 @@ def calibrate(
     prints = prints_of(data)
     labels = labels_of(data, label, prints)
     is_again = pd.DataFrame({"text": prints.texts, "label": labels}).duplicated().to_numpy()
-    used = np.array([name is not None for name in labels], bool) & ~is_again
+    rooms = labels if within is None else labels_of(data, within, prints)
+    used = ~(pd.isna(labels) | pd.isna(rooms) | is_again)
     if not used.any():
         raise UsageError(f"No row with a voiceprint has a name in {label!r}.")
-    groups = None if within is None else _numbers(labels_of(data, within, prints)[used])
+    groups = None if within is None else _numbers(rooms[used])
     trials = make_trials(
         prints.embeddings[used], _numbers(labels[used]), groups=groups, enrolled=enrolled, scoring=scoring
     )
@@ -295,7 +296,9 @@ def verify(
     others = prints_of([person] if isinstance(person, (str, Voiceprint)) else person)
     if one.model != others.model or (calibration and calibration.model != one.model):
         raise UsageError("The voiceprints or the calibration are of different models: make all with one.")
-    if threshold is None:
+    if threshold is not None:
+        threshold = _checked(threshold)
+    else:
         if calibration is None:
             raise UsageError(_NO_THRESHOLD)
         threshold = _threshold_for(calibration, false_accept_rate).value
@@ -357,7 +360,9 @@ def cluster(
     names = {name: f"{prefix}{name}" for name in ("cluster", "silhouette", "representative")}
     frame = without_taken(frame, voiceprint_column(frame), names, overwrite=overwrite)
     prints = prints_of(frame)
-    if threshold is None:
+    if threshold is not None:
+        threshold = _checked(threshold)
+    else:
         if calibration is None:
             raise UsageError(_NO_THRESHOLD)
         if calibration.model != prints.model or calibration.enrolled != 1:
@@ -384,10 +389,18 @@ _NO_THRESHOLD = (
 )
 
 
+def _checked(threshold: float) -> float:
+    if not -1 <= threshold <= 1:  # nor NaN
+        raise UsageError(f"A threshold is a cosine, from -1 to 1, not {threshold}.")
+    return float(threshold)
+
+
 def _threshold_for(calibration: Calibration, rate: float) -> Estimate:
     """The threshold for a rate of false claims, or that of the lowest rate that can be told."""
+    if not 0 < rate < 1:
+        raise UsageError(f"A rate of false claims lies between 0 and 1, not at {rate}.")
     least = 1 / calibration.n_impostor
-    if rate < least:
+    if rate < least * (1 - 1e-9):
         warnings.warn(
             f"{calibration.n_impostor} false claims cannot tell the threshold for a rate of {rate:.2g}: that "
             f"for {least:.2g} is taken. Calibrate with more speakers.",
@@ -405,7 +418,8 @@ def _thresholds(
 ) -> tuple[float, float, dict[str, Any]]:
     """From which score a name is given, below which nobody is meant, and what to say of both."""
     if threshold is not None:
-        reject = threshold if unknown_below is None else min(unknown_below, threshold)
+        threshold = _checked(threshold)
+        reject = threshold if unknown_below is None else min(_checked(unknown_below), threshold)
         return threshold, reject, {"threshold": threshold, "unknown_below": reject, "by": "given"}
     if calibration is None:
         raise UsageError(_NO_THRESHOLD)
@@ -443,6 +457,8 @@ def _refuse_other_models(prints: Prints, library: Library, calibration: Calibrat
 
 
 def _scoring(scoring: Scoring | None, calibration: Calibration | None) -> Scoring:
+    if scoring is not None:
+        check_scoring(scoring)
     if calibration is None or calibration.enrolled == 1 or scoring in (None, calibration.scoring):
         return scoring or (calibration.scoring if calibration else "centroid")
     raise UsageError(f"The calibration is for scoring={calibration.scoring!r}: make one for {scoring!r}.")

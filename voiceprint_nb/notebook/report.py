@@ -6,7 +6,6 @@ import io
 import os
 import platform
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,19 @@ import pandas as pd
 
 from voiceprint_nb.analysis.calibration import Calibration
 from voiceprint_nb.analysis.library import Library
-from voiceprint_nb.analysis.prints import prints_of, voiceprint_column
+from voiceprint_nb.analysis.prints import labels_of, prints_of, voiceprint_column
 from voiceprint_nb.errors import ROW_CODES, MissingExtra, UsageError
 from voiceprint_nb.notebook.report_page import Block, Figure, Heading, Paragraph, Table, as_html, as_markdown
 from voiceprint_nb.notebook.shown import shown
 
 Facts = Mapping[str, Any]
 
+_LABEL = "label of the report"
 _PAGE_ROWS = 500
+_SAFE = (  # columns of ours that repeat nothing of a row's own words
+    *("status", "error_code", "duration_s", "source", "decision", "score", "margin", "probability"),
+    *("cluster", "silhouette", "representative"),
+)
 _MOST_DRAWN = 400  # prints in a picture of all pairs
 _MOST_CHARACTERS = 80
 _PACKAGES = ("voiceprint_nb", "numpy", "pandas", "onnxruntime", "soundfile", "scikit-learn")
@@ -105,8 +109,8 @@ def report(
 
 
 def _first_words(data: pd.DataFrame, facts: Facts) -> str:
-    ended = facts.get("ended_at") or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{len(data)} rows, worked on {_where(facts)}; ended at {ended}. No voiceprint is in this report."
+    ended = f", ended at {facts['ended_at']}" if facts.get("ended_at") else ""
+    return f"{len(data)} rows, worked on {_where(facts)}{ended}. No voiceprint is in this report."
 
 
 def _where(facts: Facts) -> str:
@@ -202,8 +206,13 @@ def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
 
     drawn = data.iloc[prints.positions[:_MOST_DRAWN]]
     some = f"{len(drawn)} of {len(prints.positions)} voiceprints"
-    matrix = plots.similarity_matrix(compare(drawn, label), _axes((8, 7)), ordered=True)
-    plane = plots.voice_map(drawn, label, _axes((8, 6)))
+    names = pd.Series(prints.positions[:_MOST_DRAWN] + 1).astype(str)  # as the rows are numbered below
+    if label is not None:
+        names = pd.Series(labels_of(data, label, prints)[:_MOST_DRAWN]).map(shown)
+        drawn = drawn.assign(**{_LABEL: names.to_numpy()})
+    cosines = compare(drawn).set_axis(names, axis=0).set_axis(names, axis=1)
+    matrix = plots.similarity_matrix(cosines, _axes((8, 7)), ordered=True)
+    plane = plots.voice_map(drawn, None if label is None else _LABEL, _axes((8, 6)))
     return [
         Heading("Pictures"),
         Figure(
@@ -216,16 +225,21 @@ def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
 
 
 def _rows(data: pd.DataFrame, prefix: str, *, redact: bool) -> list[Block]:
-    hidden = [voiceprint_column(data), f"{prefix}job_id"]
-    if redact:
-        hidden += [f"{prefix}error", f"{prefix}warning", *(n for n in data if not str(n).startswith(prefix))]
-    columns = {str(name): [_cell(value) for value in data[name]] for name in data if name not in hidden}
-    columns = {name: cells for name, cells in columns.items() if any(cells)}
-    rows = [[str(number), *row] for number, row in enumerate(zip(*columns.values(), strict=True), start=1)]
+    hidden = {voiceprint_column(data), f"{prefix}job_id"}
+    safe = {f"{prefix}{name}" for name in _SAFE}
+    columns, names = [], []
+    for place, name in enumerate(data.columns):
+        if name in hidden or (redact and name not in safe):
+            continue
+        cells = [_cell(value, rounded=str(name).startswith(prefix)) for value in data.iloc[:, place]]
+        if any(cells):
+            columns.append(cells)
+            names.append(str(name))
+    rows = [[str(number), *row] for number, row in enumerate(zip(*columns, strict=True), start=1)]
     note = "Columns without content, and the queries of links, are left out."
     if redact:
         note = "Columns that may hold names of files, and sentences that may repeat them, are left out."
-    return [Heading("Rows"), Paragraph(note), Table("Rows", ["row", *columns], rows, _PAGE_ROWS)]
+    return [Heading("Rows"), Paragraph(note), Table("Rows", ["row", *names], rows, _PAGE_ROWS)]
 
 
 def _methods(data: pd.DataFrame, facts: Facts, prefix: str, calibration: Calibration | None) -> list[Block]:
@@ -233,7 +247,7 @@ def _methods(data: pd.DataFrame, facts: Facts, prefix: str, calibration: Calibra
     seconds = data.loc[used, f"{prefix}duration_s"]
     sentences = [f"No voiceprint could be made of {len(data)} clips."]
     if len(seconds):
-        model = facts.get("model") or "that is its default"
+        model = facts.get("model") or "that its voiceprints name"
         sentences = [
             f"Voiceprints (speaker embeddings) of {len(seconds)} of {len(data)} clips were made "
             f"{_where(facts)}, with voiceprint_nb {metadata.version('voiceprint_nb')} and the model {model}, "
@@ -290,10 +304,12 @@ def _value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else shown(value)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, *, rounded: bool = False) -> str:
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
-    return f"{value:.3g}" if isinstance(value, float) else shown(value, most=_MOST_CHARACTERS)
+    if isinstance(value, float):
+        return f"{value:.3g}" if rounded else str(float(value))
+    return shown(value, most=_MOST_CHARACTERS)
 
 
 def _axes(size: tuple[float, float]) -> Any:
