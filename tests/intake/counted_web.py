@@ -50,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         web = self.web
+        self.pieces = web.pieces  # of now: a `put` may come before the answer
         web.asked.append(self.headers["Range"])
         page = web.pages.get(self.path.partition("?")[0])
         if page is None:
@@ -76,10 +77,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.send_header("Connection", "close")
         self.end_headers()
-        pieces = self.web.pieces
         with contextlib.suppress(OSError):  # the client may have enough
             for at in range(0, len(body), 4096):
-                pieces.append(len(body[at : at + 4096]))
+                self.pieces.append(len(body[at : at + 4096]))
                 self.wfile.write(body[at : at + 4096])
 
     def log_message(self, *args: object) -> None:
