@@ -219,6 +219,18 @@ def test_a_run_that_was_stopped_is_forgotten(noises, tmp_path):
     assert gone() is None
 
 
+def test_what_prevents_a_retry_by_click_is_told(noises, tmp_path, monkeypatch):
+    run = vp.submit(noises(2), data_dir=tmp_path, **LOCAL)
+    run.result(timeout_s=DEADLINE_S)
+
+    def locked():
+        raise vp.UsageError("The ledger cannot be used.")
+
+    monkeypatch.setattr(run._session, "again", locked)
+    run._retry_soon()
+    until(lambda: run._session.tally.snapshot().stopped_by == "The ledger cannot be used.")
+
+
 def test_retry_buys_no_more_than_the_call_may(noises, tmp_path):
     run = vp.submit(noises(4), data_dir=tmp_path, max_new=1, **LOCAL)
     assert run.result(timeout_s=DEADLINE_S).vp_error_code.eq("max_new").sum() == 3

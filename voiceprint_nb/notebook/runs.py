@@ -321,7 +321,21 @@ class Run(Bundled):
             self._add(meter)
 
     def _meter(self, progress: bool, destination: str) -> Paced | None:
-        return views.meter_for(progress, destination, on_cancel=self.cancel, on_retry=self.retry)
+        return views.meter_for(progress, destination, on_cancel=self.cancel, on_retry=self._retry_soon)
+
+    def _retry_soon(self) -> None:
+        """`retry` by a click: a thread does it, and what prevents it is told in the panel."""
+
+        async def work() -> None:
+            try:
+                await asyncio.to_thread(self.retry)
+            except UsageError as error:  # such as a ledger that cannot be opened
+                self._session.tally.stop(str(error))
+                for meter in self._meters:
+                    meter.begin_again()
+                self._tick()
+
+        loop_thread().start(work())
 
     def __await__(self) -> Generator[Any, None, pd.DataFrame]:
         return self._awaited().__await__()
