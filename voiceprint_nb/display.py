@@ -24,3 +24,19 @@ def facts_table(lines: Iterable[tuple[str, str]]) -> str:
         for name, text in lines
     )
     return f"<table><tbody>{rows}</tbody></table>"
+
+
+class Facts(Bundled):
+    """Shows itself as a line for each fact, or as a table of them."""
+
+    def _lines(self) -> list[tuple[str, str]]:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        """A line for each fact."""
+        return "\n".join(f"{name}: {text}" for name, text in self._lines())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return facts_table(self._lines())

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from voiceprint_nb.analysis import detection
 from voiceprint_nb.analysis.trials import Scoring, Trials
-from voiceprint_nb.display import Bundled, facts_table
+from voiceprint_nb.display import Facts
 from voiceprint_nb.errors import MissingExtra, UsageError
 
 _MOST_TRIALS = 100_000  # in a bootstrap: more do not change its figures
@@ -40,7 +40,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Calibration(Bundled):
+class Calibration(Facts):
     """What scores mean, for voiceprints like those that it was made of.
 
     Intervals come from a bootstrap over speakers, not pairs: pairs of one speaker are alike, and as if they
@@ -90,15 +90,6 @@ class Calibration(Bundled):
     intercept: float
     remarks: tuple[str, ...]
     trials: Trials
-
-    def __str__(self) -> str:
-        """A line for each fact."""
-        return "\n".join(f"{name}: {text}" for name, text in self._lines())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return facts_table(self._lines())
 
     def _lines(self) -> list[tuple[str, str]]:
         against = "one another" if self.enrolled == 1 else f"people of {self.enrolled} clips ({self.scoring})"

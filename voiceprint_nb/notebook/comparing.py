@@ -18,7 +18,7 @@ from voiceprint_nb.analysis.matching import nearest_people
 from voiceprint_nb.analysis.prints import Prints, labels_of, prints_of, voiceprint_column
 from voiceprint_nb.analysis.similarity import cosine_matrix
 from voiceprint_nb.analysis.trials import Scoring, check_scoring, make_trials, person_scores
-from voiceprint_nb.display import Bundled, facts_table
+from voiceprint_nb.display import Facts
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook.frames import DEFAULT_PREFIX, without_taken
 from voiceprint_nb.notebook.voiceprint import Voiceprint
@@ -225,7 +225,7 @@ def match(
 
 
 @dataclass(frozen=True, repr=False)
-class Verification(Bundled):
+class Verification(Facts):
     """Whether two voices are one.
 
     Attributes
@@ -244,12 +244,6 @@ class Verification(Bundled):
     decision: str
     threshold: float
     probability: float | None
-
-    def __repr__(self) -> str:
-        return ", ".join(f"{name}: {text}" for name, text in self._lines())
-
-    def _repr_html_(self) -> str:
-        return facts_table(self._lines())
 
     def _lines(self) -> list[tuple[str, str]]:
         lines = [

@@ -18,7 +18,7 @@ from voiceprint_nb.batch.orders import earlier_upload
 from voiceprint_nb.batch.outcomes import Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import FILE_NAME, Ledger
-from voiceprint_nb.display import Bundled, facts_table
+from voiceprint_nb.display import Facts
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook import frames, services, views
 from voiceprint_nb.notebook.frames import Data
@@ -27,7 +27,7 @@ from voiceprint_nb.settings import HOSTED_URL, Settings, resolve
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class Plan(planning.Totals, Bundled):
+class Plan(Facts, planning.Totals):
     """What `voiceprints` would do with a frame; printed, it is a few lines of text.
 
     Attributes
@@ -71,15 +71,6 @@ class Plan(planning.Totals, Bundled):
     price_per_print: float | None = None
     price_per_hour: float | None = None
     rows: pd.DataFrame = field(compare=False)
-
-    def __str__(self) -> str:
-        """A line for each fact."""
-        return "\n".join(f"{name}: {text}" for name, text in self._lines())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return facts_table(self._lines())
 
     def _lines(self) -> list[tuple[str, str]]:
         lines = [("Plan", f"{_count(self.n_rows, 'row')}: {self._counts()}")]
