@@ -10,8 +10,14 @@ from typing import Protocol
 LONGEST_PAUSE_S = 120.0  # whatever a service asks for
 
 _MARGIN = 1.005  # requests that leave at an even pace arrive a little less evenly
+_MADE_UP_S = 0.25  # of the 0.3 s by which the margin lengthens a window of 60 s
 _NAP_S = 2.0  # who waits looks so often whether a new limit has brought the turn forward
 _ROUNDING_S = 1.0  # services tell whole seconds until the window's end, rounded up
+
+
+def made_up_s(interval_s: float) -> float:
+    """By how much the next turn may come early after a late one: less than the margin holds in a window."""
+    return min(interval_s / 2, _MADE_UP_S)
 
 
 class Turns(Protocol):
@@ -54,8 +60,10 @@ class OwnTurns:
         now = self._clock()
         if self._next_at > now:
             return self._next_at - now
-        late_s = now - self._next_at  # a late wake-up is made up for by up to half an interval, a rest is not
-        self._next_at = now + interval_s - (min(late_s, interval_s / 2) if late_s < interval_s else 0.0)
+        late_s = now - self._next_at  # a late wake-up is made up for, a rest is not
+        self._next_at = (
+            now + interval_s - (min(late_s, made_up_s(interval_s)) if late_s < interval_s else 0.0)
+        )
         return 0.0
 
     def pause(self, seconds: float) -> None:

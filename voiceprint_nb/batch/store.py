@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from voiceprint_nb.contract import MEDIA_LIFE_S
 from voiceprint_nb.errors import UsageError
-from voiceprint_nb.pacing import LONGEST_PAUSE_S
+from voiceprint_nb.pacing import LONGEST_PAUSE_S, made_up_s
 
 FILE_NAME = "ledger.sqlite3"
 _CLAIM_S = 120.0  # longer than any POST; where liveness of a process cannot be told, a claim ends by age
@@ -280,7 +280,7 @@ class Ledger:
             "WHERE turns.next_at <= ? OR turns.next_at > ?",
             (
                 *(name, now + interval_s),
-                *(now - interval_s, now, now - interval_s / 2, interval_s),  # as `OwnTurns` does
+                *(now - interval_s, now, now - made_up_s(interval_s), interval_s),  # as `OwnTurns` does
                 *(now, now + 2 * LONGEST_PAUSE_S),
             ),
         )
