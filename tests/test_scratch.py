@@ -37,3 +37,17 @@ def test_sweep_removes_what_killed_processes_left_and_nothing_else(temporary: Pa
 
 def test_folders_are_private(temporary: Path) -> None:
     assert scratch.new_folder().stat().st_mode & 0o777 == 0o700
+
+
+def test_private_files_are_whole_or_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "names.html"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    scratch.write_private(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(OSError, match="folder"):
+        scratch.write_private(folder, b"new")
+    assert set(tmp_path.iterdir()) == {path, folder}

@@ -1,4 +1,4 @@
-"""Private temporary folders that carry their owner's name, so that those of killed processes are swept."""
+"""Private files: written whole or not at all, and temporary folders that are swept when their process is gone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,26 @@ _NAME = re.compile(r"voiceprint_nb-([0-9]+)-.*")
 def new_folder() -> Path:
     """A new folder (0700) of this process; the caller removes it, the next sweep if the process is killed."""
     return Path(tempfile.mkdtemp(prefix=f"voiceprint_nb-{os.getpid()}-"))
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """The whole file or none, readable by this user only from its first moment.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; what was there stays.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def sweep() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from voiceprint_nb.analysis.trials import Scoring, person_scores, unit
 from voiceprint_nb.contract import decode_voiceprint
 from voiceprint_nb.display import Bundled, facts_table
 from voiceprint_nb.errors import MissingExtra, UsageError
+from voiceprint_nb.scratch import write_private
 
 _FORMAT = "voiceprint_nb library"
 _VERSION = 1
@@ -285,7 +285,7 @@ class Library(Bundled):
             told = {"format": _FORMAT, "version": _VERSION, "model": self.model, "prints": records}
             data = json.dumps(told, ensure_ascii=False, indent=1).encode()
         try:
-            _write_private(target, data)
+            write_private(target, data)
         except OSError as error:
             raise UsageError(
                 f"The library cannot be written to {str(target)!r} ({error.strerror})."
@@ -378,17 +378,3 @@ def _read(data: bytes) -> Any:
         return json.loads(data)
     frame = pd.read_parquet(io.BytesIO(data))
     return {**frame.attrs, "prints": frame.astype(object).where(frame.notna(), None).to_dict("records")}
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """The whole file or none, readable by this user only from its first moment."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
