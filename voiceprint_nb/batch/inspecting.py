@@ -40,6 +40,8 @@ class Inspector:
         default none is, and every clip has a file. Where it is, the clip carries the link.
     sign : callable, optional
         The user's own way from the address of a private object to an https link; called in threads.
+    threads : int, optional
+        Threads that read files; by default one per CPU.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class Inspector:
         *,
         passes_on: Callable[[str], bool] | None = None,
         sign: Callable[[str], str] | None = None,
+        threads: int | None = None,
     ) -> None:
         self._request = request
+        self._n_threads = threads or os.cpu_count()
         self._passes_on = passes_on
         self._sign = cloud.Signer(sign)
         self._stack = contextlib.AsyncExitStack()
@@ -58,7 +62,7 @@ class Inspector:
     async def __aenter__(self) -> Self:
         self._scratch = scratch.new_folder()
         self._stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="voiceprint-intake")
+        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="voiceprint-intake")
         self._stack.callback(self._threads.shutdown, wait=False, cancel_futures=True)
         return self
 
@@ -79,7 +83,7 @@ class Inspector:
             elif isinstance(source, sources.CloudSource):
                 clip = await self._clip_of_object(source, paths)
             else:
-                clip = await self._in_thread(partial(self._look_and_admit, source, paths))
+                clip = await self.in_thread(partial(self._look_and_admit, source, paths))
             if clip.file is not None:
                 paths.append(clip.file)
             yield clip
@@ -89,7 +93,7 @@ class Inspector:
                     path.unlink(missing_ok=True)
 
     async def _clip_of_object(self, source: sources.CloudSource, paths: list[Path]) -> clips.Clip:
-        url = await self._in_thread(partial(self._sign, source))
+        url = await self.in_thread(partial(self._sign, source))
         try:
             return await self._clip_of_link(url, paths, name=source.address)
         except RowError as error:
@@ -110,7 +114,7 @@ class Inspector:
         except RowError as error:
             raise shares.explained(error, url) from None
         paths.append(file.path)
-        clip = await self._in_thread(partial(self._admit, file))
+        clip = await self.in_thread(partial(self._admit, file))
         return replace(clip, url=url) if passes_on and not clip.is_cut else clip
 
     def _look_and_admit(self, source: looking.Lookable, paths: list[Path]) -> clips.Clip:
@@ -126,7 +130,7 @@ class Inspector:
         """The clip as it is uploaded: compressed if that is wanted and worth it; removed at the end."""
         small = clip
         if self._request.compress:
-            small = await self._in_thread(partial(clips.compressed, clip, self._scratch))
+            small = await self.in_thread(partial(clips.compressed, clip, self._scratch))
         try:
             yield small
         finally:
@@ -153,14 +157,20 @@ class Inspector:
             self._web = await self._stack.enter_async_context(client)
         return self._web
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """What a function returns that one of the threads runs."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 async def check_all(
-    cells: Sequence[object], request: Request, tally: Tally, *, sign: Callable[[str], str] | None = None
+    cells: Sequence[object],
+    request: Request,
+    tally: Tally,
+    *,
+    sign: Callable[[str], str] | None = None,
+    threads: int | None = None,
 ) -> Outcomes:
-    """Check every cell. ``sign`` is as for `Inspector`."""
+    """Check every cell. ``sign`` and ``threads`` are as for `Inspector`."""
     outcomes = Outcomes(len(cells))
 
     async def check(position: int) -> Outcome:
@@ -168,7 +178,7 @@ async def check_all(
         outcomes.end(position, outcome)
         return outcome
 
-    inspector = Inspector(request, passes_on=lambda _: True, sign=sign)
+    inspector = Inspector(request, passes_on=lambda _: True, sign=sign, threads=threads)
     await side_by_side(len(cells), inspector, check, tally)
     return outcomes
 
