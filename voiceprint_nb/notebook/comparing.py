@@ -195,7 +195,7 @@ def match(
         The calibration has too few false claims for this rate and so many people, or other numbers of clips.
     """
     frame = data.to_frame("voiceprint") if isinstance(data, pd.Series) else data
-    names = {name: f"{prefix}{name}" for name in _MATCH_FIELDS}
+    names = match_names(prefix)
     frame = without_taken(frame, voiceprint_column(frame), names, overwrite=overwrite)
     prints, people = prints_of(frame), library.arrays()
     _refuse_other_models(prints, library, calibration)
@@ -222,6 +222,11 @@ def match(
         "voiceprint_nb_match": told | {"scoring": scoring, "people": len(people.names)},
     }
     return out
+
+
+def match_names(prefix: str) -> dict[str, str]:
+    """Names of the columns that `match` adds, by what they hold."""
+    return {name: f"{prefix}{name}" for name in _MATCH_FIELDS}
 
 
 @dataclass(frozen=True, repr=False)
