@@ -1,4 +1,4 @@
-"""Private files: written whole or not at all, and temporary folders that are swept when their process is gone."""
+"""Private files: written whole or not at all; temporary folders, swept when their process is gone."""
 
 from __future__ import annotations
 

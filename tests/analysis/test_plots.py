@@ -1,5 +1,7 @@
 """The heat map shows every number and every name once, and draws where it is told."""
 
+import sys
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -8,7 +10,8 @@ from voices import prints, voices
 
 import voiceprint_nb as vp
 from voiceprint_nb import calibrate
-from voiceprint_nb.analysis.plots import det_curve, score_histogram, similarity_matrix, voice_map
+from voiceprint_nb.analysis.plots import det_curve, score_histogram, similarity_matrix, timeline, voice_map
+from voiceprint_nb.errors import MissingExtra, UsageError
 
 mpl.use("Agg")
 
@@ -39,6 +42,24 @@ def test_small_matrices_carry_their_numbers():
 def test_large_matrices_leave_numbers_and_then_names_out():
     assert not list(similarity_matrix(matrix(26)).texts)
     assert "clip-0" not in [label.get_text() for label in similarity_matrix(matrix(61)).get_xticklabels()]
+
+
+def test_type_fits_into_its_cell_and_long_names_into_the_picture():
+    for n, expected in ((3, 9.0), (25, None)):
+        wide = matrix(n).set_axis([f"{'folder/' * 20}{k}.wav" for k in range(n)])
+        ax = similarity_matrix(wide)
+        ax.figure.draw_without_rendering()
+        cell = ax.get_window_extent().width / n
+        extents = [text.get_window_extent() for text in ax.texts]
+        assert max(extent.width for extent in extents) < cell
+        assert expected in (None, ax.texts[0].get_fontsize())
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert len(names[0]) == 30
+        assert names[0].startswith("…")
+        assert names[-1].endswith(f"/{n - 1}.wav")
+    labels = similarity_matrix(matrix(60)).get_yticklabels()
+    heights = [label.get_window_extent().height for label in labels]
+    assert max(heights) <= 1.1 * (labels[0].get_window_extent().y0 - labels[1].get_window_extent().y0)
 
 
 def test_it_draws_into_the_given_axes():
@@ -89,19 +110,90 @@ def test_error_rates_cross_at_the_equal_error_rate(labelled):
 
 
 def test_voices_on_a_plane(labelled):
-    ax = voice_map(labelled.iloc[:88], "speaker")
+    ax = voice_map(labelled.iloc[:88], "speaker", method="pca")
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert len(names) == 21  # the 20 largest groups, and the others
     assert sum(len(points.get_offsets()) for points in ax.collections) == 88
-    assert len(voice_map(labelled).collections[0].get_offsets()) == 100
+    assert len(voice_map(labelled, method="pca").collections[0].get_offsets()) == 100
     assert len(voice_map(labelled.iloc[:1]).collections[0].get_offsets()) == 1
+
+
+def test_many_groups_carry_numbers_as_markers_come_again(labelled):
+    ax = voice_map(labelled, "speaker", method="pca")
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    numbered = [f"{text.get_text()}: " for text in ax.texts]
+    assert numbered == [f"{number}: " for number in range(1, 21)]
+    assert all(name.startswith(number) for name, number in zip(names[1:], numbered, strict=True))
+    assert not voice_map(labelled.iloc[:32], "speaker", method="pca").texts
+
+
+def test_a_plane_says_how_it_was_made(labelled, monkeypatch):
+    ax = voice_map(labelled, method="pca")
+    assert ax.get_xlabel().startswith("principal component 1 (")
+    monkeypatch.setitem(sys.modules, "umap", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert voice_map(labelled).get_ylabel() == ax.get_ylabel()
+    with pytest.raises(MissingExtra, match="pip install umap-learn"):
+        voice_map(labelled, method="umap")
+    with pytest.raises(UsageError, match="'tsne'"):
+        voice_map(labelled, method="tsne")
+
+
+def test_neighbours_stay_together_by_umap(labelled):
+    pytest.importorskip("umap")
+    ax = voice_map(labelled, "speaker")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("UMAP 1", "UMAP 2")
+    first = ax.collections[1].get_offsets()
+    assert np.array_equal(first, voice_map(labelled, "speaker", method="umap").collections[1].get_offsets())
+    assert voice_map(labelled.iloc[:15]).get_xlabel().startswith("principal component")
+    with pytest.raises(UsageError, match="16 voiceprints or more"):
+        voice_map(labelled.iloc[:15], method="umap")
+
+
+def times(submitted, waits):
+    submitted = np.array(submitted, float)
+    return pd.DataFrame(
+        {
+            "submitted_s": submitted,
+            "accepted_s": submitted + 0.5,
+            "ended_s": submitted + np.array(waits, float),
+        }
+    )
+
+
+def test_a_bar_for_each_job_and_a_line_for_what_has_ended():
+    ax = timeline(times([0, 1, 2], [9, 2, 3]))
+    submitting, waiting = (one.get_paths() for one in ax.collections)
+    assert [tuple(path.get_extents().intervalx) for path in submitting] == [(0, 0.5), (1, 1.5), (2, 2.5)]
+    assert [tuple(path.get_extents().intervalx) for path in waiting] == [(0.5, 9), (1.5, 3), (2.5, 5)]
+    (line,) = ax.lines
+    assert line.get_xydata().tolist() == [[0, 0], [3, 1], [5, 2], [9, 3]]
+    assert ax.get_xlabel() == "seconds since the run began"
+    assert ax.get_title() == "3 of 3 jobs ended in 9 seconds; half took 3 s or less"
+
+
+def test_open_jobs_are_hatched_up_to_what_is_known_last():
+    ax = timeline(times([0, 600, 1200], [60, np.nan, np.nan]))
+    still = ax.collections[2]
+    assert still.get_hatch()
+    assert [path.get_extents().x1 for path in still.get_paths()] == [1200.5 / 60] * 2
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == [
+        "being submitted",
+        "at the service (1 ended)",
+        "at the service, still open (2)",
+        "ended so far",
+    ]
+    assert ax.get_xlabel() == "minutes since the run began"
+    assert timeline(times([0], [np.nan])).get_title() == "1 jobs, none of which has ended"
+    assert timeline(times(np.arange(400) * 60, [9] * 400)).get_xlabel() == "hours since the run began"
 
 
 def test_axes_that_are_given_are_drawn_on_and_returned(labelled):
     from matplotlib import pyplot
 
     made = calibrate(labelled)
-    for draw in (score_histogram, det_curve):
+    for draw, shown in ((score_histogram, made), (det_curve, made), (timeline, times([0], [1]))):
         _, ax = pyplot.subplots()
-        assert draw(made, ax) is ax
+        assert draw(shown, ax) is ax
     assert vp.plots.det_curve is det_curve

@@ -346,3 +346,22 @@ def test_turns_make_up_for_late_wake_ups_as_own_ones_do(late_s: float, next_s: f
         now_s += 1.0 + late_s
         assert ledger.take_turn("submit", 1.0) == 0.0
         assert ledger.take_turn("submit", 1.0) == pytest.approx(next_s)
+
+
+def test_times_of_a_run_are_those_of_its_jobs(tmp_path: Path) -> None:
+    now_s = [100.0]
+    with Ledger(tmp_path, clock=lambda: now_s[0]) as ledger:
+        run_id, other = begin(ledger, 4), begin(ledger)
+        for position, key in enumerate(["late", "early", "early", "claimed"]):
+            ledger.note_row(run_id, position, key)
+        ledger.note_row(other, 0, "of another run")
+        for key in ("early", "late", "of another run"):
+            now_s[0] += 1
+            ledger.claim(key)
+            now_s[0] += 0.5
+            ledger.opened(key, f"job of {key}")
+        ledger.claim("claimed")
+        now_s[0] = 110
+        ledger.succeeded("early", voiceprint=SECRET_PRINT, warning=None)
+        assert ledger.times_of_run(run_id) == [(101.0, 101.5, 110.0), (102.5, 103.0, None)]
+        assert ledger.times_of_run("no such run") == []

@@ -270,6 +270,15 @@ class Ledger:
         found = self._do("SELECT claimed_at, opened_at FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
         return found and (found[0], found[1])
 
+    def times_of_run(self, run_id: str) -> list[tuple[float, float, float | None]]:
+        """Unix seconds of a run's jobs, in order of submission: submitted, accepted, ended (None if open)."""
+        found = self._do(
+            "SELECT DISTINCT jobs.key, claimed_at, opened_at, closed_at FROM rows JOIN jobs "
+            "ON jobs.key = rows.key WHERE rows.run_id = ? AND opened_at IS NOT NULL ORDER BY claimed_at",
+            (run_id,),
+        )
+        return [(row[1], row[2], row[3]) for row in found]
+
     def take_turn(self, name: str, interval_s: float) -> float:
         """`pacing.Turns.take` for everybody who uses this ledger and name."""
         now = self._clock()
