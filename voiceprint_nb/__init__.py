@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 from voiceprint_nb.notebook import accessor as _accessor  # noqa: F401 - registers df.voiceprint
 
 if TYPE_CHECKING:
+    from voiceprint_nb.analysis import plots
     from voiceprint_nb.analysis.calibration import Calibration
     from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
-    from voiceprint_nb.notebook import plots
     from voiceprint_nb.notebook.comparing import Verification, calibrate, cluster, compare, match, verify
     from voiceprint_nb.notebook.doctor import doctor
     from voiceprint_nb.notebook.finding import find_audio
     from voiceprint_nb.notebook.nesting import enable_nesting
+    from voiceprint_nb.notebook.partitions import check_partition, match_partition, voiceprint_partition
     from voiceprint_nb.notebook.picker import Picker
     from voiceprint_nb.notebook.planning import Plan, plan
     from voiceprint_nb.notebook.report import report
@@ -57,6 +58,7 @@ _HOMES = {
     "Voiceprint": "notebook.voiceprint",
     "VoiceprintError": "errors",
     "check": "notebook.verbs",
+    "check_partition": "notebook.partitions",
     "calibrate": "notebook.comparing",
     "cluster": "notebook.comparing",
     "compare": "notebook.comparing",
@@ -65,6 +67,7 @@ _HOMES = {
     "find_audio": "notebook.finding",
     "forget": "notebook.verbs",
     "match": "notebook.comparing",
+    "match_partition": "notebook.partitions",
     "plan": "notebook.planning",
     "report": "notebook.report",
     "resume": "notebook.verbs",
@@ -73,6 +76,7 @@ _HOMES = {
     "submit": "notebook.verbs",
     "verify": "notebook.comparing",
     "voiceprint": "notebook.verbs",
+    "voiceprint_partition": "notebook.partitions",
     "voiceprints": "notebook.verbs",
 }
 
@@ -91,6 +95,7 @@ __all__ = [
     "VoiceprintError",
     "calibrate",
     "check",
+    "check_partition",
     "cluster",
     "compare",
     "doctor",
@@ -98,6 +103,7 @@ __all__ = [
     "find_audio",
     "forget",
     "match",
+    "match_partition",
     "plan",
     "plots",
     "report",
@@ -107,6 +113,7 @@ __all__ = [
     "submit",
     "verify",
     "voiceprint",
+    "voiceprint_partition",
     "voiceprints",
 ]
 
@@ -114,7 +121,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load a public name on first use: importing the package stays as cheap as importing pandas."""
     if name == "plots":
-        return importlib.import_module(f"{__name__}.notebook.plots")
+        return importlib.import_module(f"{__name__}.analysis.plots")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -41,6 +41,8 @@ def as_frame(data: Data, column: Hashable | None) -> tuple[pd.DataFrame, Hashabl
         name = column if column is not None else data.name if data.name is not None else DEFAULT_COLUMN
         return data.to_frame(name), name
     if not isinstance(data, pd.DataFrame):
+        if is_dask(data):
+            raise UsageError("check, voiceprints and match take a Dask DataFrame: pass ddf.compute() here.")
         if _is_no_list(data):
             raise UsageError(
                 "Pass a DataFrame, a Series or a list of clips; for a single clip use voiceprint(clip)."
@@ -57,6 +59,11 @@ def as_frame(data: Data, column: Hashable | None) -> tuple[pd.DataFrame, Hashabl
     if isinstance(data[column], pd.DataFrame):
         raise UsageError(f"The frame has several columns named {column!r}: rename all but one.")
     return data, column
+
+
+def is_dask(data: object) -> bool:
+    """Whether this is a DataFrame or Series of Dask, which is not imported for that."""
+    return type(data).__module__.startswith("dask.") and hasattr(data, "map_partitions")
 
 
 def _is_no_list(data: object) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from voiceprint_nb.contract import VOICEPRINT_MODELS
 from voiceprint_nb.errors import RowError, UsageError
-from voiceprint_nb.notebook import frames
+from voiceprint_nb.notebook import dask_frames, frames
 from voiceprint_nb.notebook.frames import Data
 from voiceprint_nb.notebook.runs import Call, Run, Session, recorded
 from voiceprint_nb.notebook.voiceprint import Voiceprint
@@ -39,7 +39,7 @@ def check(
     Parameters
     ----------
     data : DataFrame, Series or list
-        Rows of audio; never changed.
+        Rows of audio; never changed. A Dask DataFrame gives a lazy one, whose workers do the work.
     column : hashable, optional
         Column that holds the audio; by default ``audio``, or the only one.
     fit : {"error", "best", "head"}
@@ -73,6 +73,10 @@ def check(
     >>> out.vp_error_code.tolist()
     ['file_not_found']
     """
+    if frames.is_dask(data):
+        return dask_frames.check(
+            data, column, fit=fit, base=base, prefix=prefix, overwrite=overwrite, sign=sign
+        )
     from voiceprint_nb.batch.bridge import loop_thread
     from voiceprint_nb.batch.inspecting import check_all
     from voiceprint_nb.batch.outcomes import Request
@@ -154,6 +158,25 @@ def voiceprints(
     >>> out.vp_status.tolist()
     ['invalid']
     """
+    if frames.is_dask(data):
+        return dask_frames.voiceprints(
+            data,
+            column,
+            service=service,
+            api_key=api_key,
+            fit=fit,
+            base=base,
+            prefix=prefix,
+            overwrite=overwrite,
+            sign=sign,
+            unused={
+                "model": model,
+                "data_dir": data_dir,
+                "receiver": receiver,
+                "max_new": max_new,
+                "compress": compress or None,
+            },
+        )
     settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
     session = _session(
         data,

@@ -1,0 +1,317 @@
+"""Pure functions from a part of a frame to a frame: what the workers of a cluster run.
+
+Dask, Ray and Spark cut a table into parts and hand each to a function. The ones here need no ledger and no
+service: what a worker loses, the cluster has computed again. Each call computes on one thread, and the
+network is loaded once a process, so the cluster alone decides how many cores work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from voiceprint_nb import scratch
+from voiceprint_nb.analysis.prints import voiceprint_column
+from voiceprint_nb.batch.bridge import loop_thread
+from voiceprint_nb.batch.inspecting import Inspector, check_all
+from voiceprint_nb.batch.outcomes import Outcome, Outcomes, Request
+from voiceprint_nb.batch.progress import Tally
+from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
+from voiceprint_nb.errors import RowError
+from voiceprint_nb.intake.clips import Clip
+from voiceprint_nb.intake.sources import MediaSource
+from voiceprint_nb.notebook import frames
+from voiceprint_nb.service.clips import load_clip
+
+if TYPE_CHECKING:
+    from voiceprint_nb.analysis.library import Library
+    from voiceprint_nb.notebook.verbs import Base
+
+_BLOCK = 16  # clips that share network runs
+_AHEAD = 3  # blocks that are fetched and decoded meanwhile: one slow link holds nothing up
+
+_loading = threading.Lock()
+_log = logging.getLogger(__name__)
+
+
+def check_partition(
+    frame: pd.DataFrame,
+    column: Hashable | None = None,
+    *,
+    fit: str = "error",
+    base: Base | None = None,
+    prefix: str = frames.DEFAULT_PREFIX,
+    overwrite: bool = False,
+    sign: Callable[[str], str] | None = None,
+) -> pd.DataFrame:
+    """As `check`, for a part of a table: one thread, no progress.
+
+    Parameters
+    ----------
+    frame, column, fit, base, prefix, overwrite, sign
+        As in `check`. Give ``base`` as an absolute folder that every worker sees.
+
+    Returns
+    -------
+    DataFrame
+        As `check` returns.
+
+    Raises
+    ------
+    UsageError
+        The call itself is wrong.
+
+    Examples
+    --------
+    >>> check_partition(pd.DataFrame({"audio": ["no-such-file.wav"]})).vp_error_code.tolist()
+    ['file_not_found']
+    """
+    frame, column = frames.as_frame(frame, column)
+    names = frames.check_names(prefix)
+    frame = frames.without_taken(frame, column, names, overwrite=overwrite)
+    request = Request(frames.bases_of(base), frames.fit_of(fit))
+    cells = frames.cells_of(frame, column)
+    outcomes = loop_thread().start(check_all(cells, request, Tally(len(cells)), sign=sign, threads=1)).wait()
+    return frames.with_outcomes(frame, outcomes, names)
+
+
+def voiceprint_partition(
+    frame: pd.DataFrame,
+    column: Hashable | None = None,
+    *,
+    fit: str = "error",
+    base: Base | None = None,
+    prefix: str = frames.DEFAULT_PREFIX,
+    overwrite: bool = False,
+    sign: Callable[[str], str] | None = None,
+) -> pd.DataFrame:
+    """As ``voiceprints(..., service="local")``, for a part of a table: pure, on one thread, without a ledger.
+
+    The same rows give the same result, so whoever loses it computes it again. For Dask, `voiceprints` takes
+    the Dask DataFrame itself. For Ray Data::
+
+        dataset.map_batches(
+            vp.voiceprint_partition, batch_format="pandas", fn_kwargs={"column": "audio", "base": "/data"}
+        )
+
+    For Spark, whose part is an iterator of frames::
+
+        def prints(parts):
+            for part in parts:
+                yield vp.voiceprint_partition(part, "audio", base="/data")
+
+        empty = vp.voiceprint_partition(spark_frame.limit(0).toPandas(), "audio")
+        spark_frame.mapInPandas(prints, spark.createDataFrame(empty).schema)
+
+    Parameters
+    ----------
+    frame, column, fit, base, prefix, overwrite, sign
+        As in `voiceprints`. Give ``base`` as an absolute folder that every worker sees.
+
+    Returns
+    -------
+    DataFrame
+        As `voiceprints` returns, without ``attrs`` and with ``vp_job_id`` always missing: there are no jobs.
+        ``vp_source`` is ``reused`` for rows whose clip equals that of an earlier row of this part.
+
+    Raises
+    ------
+    UsageError
+        The call itself is wrong.
+
+    Examples
+    --------
+    >>> voiceprint_partition(pd.DataFrame({"audio": ["no-such-file.wav"]})).vp_status.tolist()
+    ['invalid']
+    """
+    frame, column = frames.as_frame(frame, column)
+    names = frames.result_names(prefix)
+    frame = frames.without_taken(frame, column, names, overwrite=overwrite)
+    request = Request(frames.bases_of(base), frames.fit_of(fit))
+    outcomes = loop_thread().start(_print_all(frames.cells_of(frame, column), request, sign)).wait()
+    return frames.with_outcomes(frame, outcomes, names)
+
+
+def match_partition(frame: pd.DataFrame, library: Library, **options: Any) -> pd.DataFrame:
+    """As `match`, for a part of a table, which may be without any voiceprint.
+
+    Parameters
+    ----------
+    frame, library, options
+        As in `match`.
+
+    Returns
+    -------
+    DataFrame
+        As `match` returns.
+
+    Raises
+    ------
+    UsageError
+        As `match`.
+    """
+    from voiceprint_nb import match
+
+    column = voiceprint_column(frame)
+    if frame[column].notna().any():
+        out = match(frame, library, **options)
+        out.attrs = frame.attrs  # what was decided by is the same for all parts
+        return out
+    added = match_columns(library, options)
+    names = {str(name): str(name) for name in added}
+    frame = frames.without_taken(frame, column, names, overwrite=options.get("overwrite", False))
+    missing = added.reindex(frame.index)
+    return frame.assign(**{name: missing[name].array for name in names})
+
+
+def match_columns(library: Library, options: Mapping[str, Any]) -> pd.DataFrame:
+    """The columns that `match` adds, without rows: what it says to a print of the library itself.
+
+    Raises
+    ------
+    UsageError
+        The options or the library cannot be used.
+    """
+    from voiceprint_nb import match
+
+    own = voiceprint_text(library.arrays().prints[0], library.model)
+    return match(pd.DataFrame({"voiceprint": [own]}), library, **options).iloc[:0].drop(columns="voiceprint")
+
+
+# --- voiceprints of cells ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A row between its clip and its voiceprint; without the network's input where that was there before."""
+
+    clip: Clip
+    windows: NDArray[np.float32] | None = field(repr=False)
+
+
+class _Printer:
+    """Voiceprints of cells in blocks, so that what shares a network run does not depend on time.
+
+    Parameters
+    ----------
+    cells : sequence
+        One cell a row.
+    inspector : Inspector
+        Open; its thread does all that computes.
+    embedder : Embedder
+        The network.
+    """
+
+    def __init__(self, cells: Sequence[object], inspector: Inspector, embedder: Embedder) -> None:
+        self._cells, self._inspector, self._embedder = cells, inspector, embedder
+        self._texts: dict[str, str] = {}  # voiceprints by digest of the clip
+        self.outcomes = Outcomes(len(cells))
+
+    async def run(self) -> None:
+        """Fill the outcomes, block by block; the next few are heard meanwhile."""
+        n_rows = len(self._cells)
+        starts = iter(range(0, n_rows, _BLOCK))
+        ahead: deque[tuple[int, asyncio.Task[list[_Heard | Outcome]]]] = deque()
+        try:
+            while True:
+                for start in islice(starts, _AHEAD - len(ahead)):
+                    block = range(start, min(start + _BLOCK, n_rows))
+                    ahead.append((start, asyncio.create_task(self._hear_all(block))))
+                if not ahead:
+                    return
+                start, task = ahead.popleft()
+                await self._end_all(start, await task)
+        finally:
+            for _, task in ahead:
+                task.cancel()
+
+    async def _hear_all(self, positions: Iterable[int]) -> list[_Heard | Outcome]:
+        return await asyncio.gather(*(self._hear(self._cells[position]) for position in positions))
+
+    async def _hear(self, cell: object) -> _Heard | Outcome:
+        try:
+            source = self._inspector.parse(cell)
+            if isinstance(source, MediaSource):
+                return Outcome.of_error(RowError("unsupported_cell", _NO_STORAGE))
+            async with self._inspector.clip(source) as clip:
+                if clip.digest in self._texts:
+                    return _Heard(clip, None)
+                return _Heard(clip, await self._inspector.in_thread(partial(self._windows, clip.path)))
+        except RowError as error:
+            return Outcome.of_error(error)
+
+    def _windows(self, path: Path) -> NDArray[np.float32]:
+        try:
+            return self._embedder.windows(load_clip(path))
+        except RowError:
+            raise
+        except Exception as error:  # what a clip does ends its row and nothing else
+            _log.error("a row failed by a fault of the engine", exc_info=error)
+            raise RowError(
+                "job_failed",
+                f"The engine failed on this clip ({type(error).__name__}); the worker's log tells.",
+            ) from error
+
+    async def _end_all(self, start: int, rows: Sequence[_Heard | Outcome]) -> None:
+        fresh: dict[str, NDArray[np.float32]] = {}
+        for row in rows:
+            if isinstance(row, _Heard) and row.windows is not None and row.clip.digest not in self._texts:
+                fresh.setdefault(row.clip.digest, row.windows)
+        vectors = await self._inspector.in_thread(partial(self._embedder.embed_windows, list(fresh.values())))
+        for digest, vector in zip(fresh, vectors, strict=True):
+            self._texts[digest] = voiceprint_text(vector, self._embedder.fingerprint)
+        for position, row in enumerate(rows, start):
+            self.outcomes.end(position, row if isinstance(row, Outcome) else self._outcome(row.clip, fresh))
+
+    def _outcome(self, clip: Clip, fresh: dict[str, NDArray[np.float32]]) -> Outcome:
+        source = "reused" if fresh.pop(clip.digest, None) is None else "new"
+        return Outcome(
+            "succeeded",
+            self._texts[clip.digest],
+            warning=clip.warning,
+            source=source,
+            duration_s=clip.duration_s,
+        )
+
+
+_NO_STORAGE = (
+    "A media:// key names an upload at a service, and none takes part here: put the clip's path or link into "
+    "the cell."
+)
+
+
+async def _print_all(
+    cells: Sequence[object], request: Request, sign: Callable[[str], str] | None
+) -> Outcomes:
+    if not len(cells):
+        return Outcomes(0)
+    async with Inspector(request, sign=sign, threads=1) as inspector:
+        printer = _Printer(cells, inspector, await inspector.in_thread(_embedder_of_process))
+        await printer.run()
+    return printer.outcomes
+
+
+def _embedder_of_process() -> Embedder:
+    with _loading:  # threads that begin together load it once
+        return _embedder(os.getpid())
+
+
+@functools.lru_cache(maxsize=4)
+def _embedder(_pid: int) -> Embedder:
+    """One network a process; a forked child gets its own."""
+    scratch.sweep()  # a worker that was killed may have left copies of audio
+    return Embedder()
