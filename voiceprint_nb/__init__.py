@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
-    from voiceprint_nb.notebook.comparing import Verification, calibrate, cluster, compare, match, verify
+    from voiceprint_nb.notebook.comparing import calibrate, cluster, compare
     from voiceprint_nb.notebook.doctor import doctor
     from voiceprint_nb.notebook.finding import find_audio
+    from voiceprint_nb.notebook.identifying import Verification, match, verify
     from voiceprint_nb.notebook.nesting import enable_nesting
     from voiceprint_nb.notebook.partitions import check_partition, match_partition, voiceprint_partition
     from voiceprint_nb.notebook.picker import Picker
@@ -54,7 +55,7 @@ _HOMES = {
     "Run": "notebook.runs",
     "ServiceError": "errors",
     "UsageError": "errors",
-    "Verification": "notebook.comparing",
+    "Verification": "notebook.identifying",
     "Voiceprint": "notebook.voiceprint",
     "VoiceprintError": "errors",
     "check": "notebook.verbs",
@@ -66,7 +67,7 @@ _HOMES = {
     "enable_nesting": "notebook.nesting",
     "find_audio": "notebook.finding",
     "forget": "notebook.verbs",
-    "match": "notebook.comparing",
+    "match": "notebook.identifying",
     "match_partition": "notebook.partitions",
     "plan": "notebook.planning",
     "report": "notebook.report",
@@ -74,7 +75,7 @@ _HOMES = {
     "runs": "notebook.verbs",
     "show": "notebook.tables",
     "submit": "notebook.verbs",
-    "verify": "notebook.comparing",
+    "verify": "notebook.identifying",
     "voiceprint": "notebook.verbs",
     "voiceprint_partition": "notebook.partitions",
     "voiceprints": "notebook.verbs",

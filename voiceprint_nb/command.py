@@ -125,7 +125,8 @@ def _match(
     *, manifest: Path, library: Path, calibrate_on: Path | None, label: str, out: Path | None, **options: Any
 ) -> int:
     from voiceprint_nb.analysis.library import Library
-    from voiceprint_nb.notebook.comparing import calibrate, match
+    from voiceprint_nb.notebook.comparing import calibrate
+    from voiceprint_nb.notebook.identifying import match
 
     people = Library.load(library)
     with _warnings_as_lines():

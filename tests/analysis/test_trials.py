@@ -5,7 +5,7 @@ import pytest
 from voices import voices
 
 from voiceprint_nb.analysis import trials as trials_module
-from voiceprint_nb.analysis.trials import make_trials, person_scores, unit
+from voiceprint_nb.analysis.trials import evenly, make_trials, person_scores, unit
 from voiceprint_nb.errors import UsageError
 
 EMBEDDINGS = unit(np.array([[1, 0], [0.8, 0.6], [0, 1], [-0.6, 0.8], [0.6, 0.8]], np.float32))
@@ -52,7 +52,8 @@ def test_many_clips_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials_module, "_MOST_CLIPS", 9)
     embeddings, _ = voices(1, 30, noise=0.5)
     speakers = np.array([0] * 20 + [1] * 8 + [2] * 2)
-    trials = make_trials(embeddings, speakers)
+    chosen = evenly(speakers)
+    trials = make_trials(embeddings[chosen], speakers[chosen])
     assert len(trials.scores) == 9 * 8 / 2
     n_genuine = {
         person: int((trials.speaker == trials.person)[trials.speaker == person].sum()) for person in (0, 1, 2)

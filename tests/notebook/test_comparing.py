@@ -64,13 +64,13 @@ def test_probabilities_are_shares(
     both = pd.concat(
         [own, frame_of(34, 3, seed=4)], ignore_index=True
     )  # half of them strangers, as is the prior
-    out = vp.match(both, library, calibration=calibration)
+    out = vp.match(both, library, calibration=calibration, false_name_rate=0.05)
     right = out.vp_nearest == out.speaker
     for low, high in ((0.0, 0.2), (0.8, 1.0)):
         here = out.vp_probability.between(low, high)
         assert here.sum() > 20
         assert right[here].mean() == pytest.approx(out.vp_probability[here].mean(), abs=0.12)
-    sceptic = vp.match(both, library, calibration=calibration, unknown_prior=0.99)
+    sceptic = vp.match(both, library, calibration=calibration, false_name_rate=0.05, unknown_prior=0.99)
     assert (sceptic.vp_probability < out.vp_probability).all()
 
 

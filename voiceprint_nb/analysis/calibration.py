@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voiceprint_nb.analysis import detection
+from voiceprint_nb.analysis.normalising import Normalisation
 from voiceprint_nb.analysis.trials import Scoring, Trials
 from voiceprint_nb.display import Facts
 from voiceprint_nb.errors import MissingExtra, UsageError
@@ -20,6 +21,7 @@ _FOLDS = 5
 _SHOWN_RATE = 0.01
 _LEAST_SPEAKERS = 20
 _LEAST_FALSE_ACCEPTS = 30  # the rule of 30 (Doddington et al., Speech Communication 31, 2000)
+_MOST_UNSEEN = 3  # of n speakers: the rule of three (Hanley and Lippman-Hand, JAMA 249, 1983)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Calibration(Facts):
     n_clips, n_speakers, n_genuine, n_impostor : int
         What it is based on: clips, people, true and false claims.
     eer : Estimate
-        Equal error rate, a share in [0, 1] (`detection.equal_error_rate`).
+        Equal error rate, a share in [0, 1] (`detection.equal_error_rate`). Without any error its upper end is
+        3 / speakers with true claims: of so many other speakers, more than that share would hardly show none.
     eer_threshold : float
         The score there.
     min_dcf : float
@@ -73,6 +76,8 @@ class Calibration(Facts):
         What there is too little of to trust the figures.
     trials : Trials
         The scores themselves.
+    normalisation : Normalisation or None
+        What scores were normalised by; None if they are cosines.
     """
 
     model: str
@@ -90,14 +95,18 @@ class Calibration(Facts):
     intercept: float
     remarks: tuple[str, ...]
     trials: Trials
+    normalisation: Normalisation | None = None
+    _thresholds: dict[float, Estimate] = field(default_factory=dict, init=False)
 
     def _lines(self) -> list[tuple[str, str]]:
         against = "one another" if self.enrolled == 1 else f"people of {self.enrolled} clips ({self.scoring})"
         lines = [
             ("Calibration", f"{self.n_clips} clips of {self.n_speakers} speakers, against {against}"),
             ("Claims", f"{self.n_genuine} true, {self.n_impostor} false"),
-            ("Equal error rate", f"{self.eer:.1%}, at a score of {self.eer_threshold:.3f}"),
         ]
+        if self.normalisation is not None:
+            lines.append(("Scores", f"{self.normalisation}, no cosines"))
+        lines.append(("Equal error rate", f"{self.eer:.1%}, at a score of {self.eer_threshold:.3f}"))
         if self.n_impostor >= 1 / _SHOWN_RATE:
             lines.append(
                 (f"Threshold for {_SHOWN_RATE:.0%} false accepts", f"{self.threshold(_SHOWN_RATE):.3f}")
@@ -129,13 +138,20 @@ class Calibration(Facts):
                 f"A false-accept rate of {false_accept_rate:.3g} cannot be read off {self.n_impostor} false "
                 f"claims: label more speakers, or ask for {1 / self.n_impostor:.2g} or more."
             )
+        if false_accept_rate not in self._thresholds:
+            self._thresholds[false_accept_rate] = self._threshold(false_accept_rate)
+        return self._thresholds[false_accept_rate]
+
+    def _threshold(self, false_accept_rate: float) -> Estimate:
         value = detection.threshold_for(self.trials.impostor, false_accept_rate)
 
         def quantile(
             scores: NDArray[np.float32], genuine: NDArray[np.float64], impostor: NDArray[np.float64]
         ) -> float:
             place = int(np.searchsorted(impostor, 1 - false_accept_rate))
-            return float(scores[place] if place < len(scores) else np.nextafter(scores[-1], np.float32(2)))
+            return float(
+                scores[place] if place < len(scores) else np.nextafter(scores[-1], np.float32(np.inf))
+            )
 
         return _estimate(self.trials, value, quantile)
 
@@ -163,7 +179,7 @@ class Calibration(Facts):
         Parameters
         ----------
         scores : array-like
-            Cosines.
+            Cosines, or scores that the same cohort has normalised.
         prior : float
             Share of true claims in use, in (0, 1).
 
@@ -180,7 +196,13 @@ class Calibration(Facts):
 
 
 def calibrate(
-    trials: Trials, *, model: str, n_clips: int, enrolled: int = 1, scoring: Scoring = "centroid"
+    trials: Trials,
+    *,
+    model: str,
+    n_clips: int,
+    enrolled: int = 1,
+    scoring: Scoring = "centroid",
+    normalisation: Normalisation | None = None,
 ) -> Calibration:
     """What the scores of these trials allow to say.
 
@@ -199,6 +221,10 @@ def calibrate(
     rate, threshold = detection.equal_error_rate(genuine, impostor)
     slope, intercept = _line(trials)
     n_speakers = len(np.unique(np.concatenate([trials.speaker, trials.person])))
+    n_with_true_claims = len(np.unique(trials.speaker[trials.is_genuine]))
+    eer = _estimate(trials, rate, _equal_error_rate)
+    if rate == 0:
+        eer = replace(eer, high=max(eer.high, min(1.0, _MOST_UNSEEN / n_with_true_claims)))
     return Calibration(
         model,
         enrolled,
@@ -207,14 +233,15 @@ def calibrate(
         n_speakers,
         len(genuine),
         len(impostor),
-        _estimate(trials, rate, _equal_error_rate),
+        eer,
         threshold,
         detection.minimum_cost(genuine, impostor)[0],
         _left_out_cost(trials),
         slope,
         intercept,
-        tuple(_remarks(n_speakers, len(np.unique(trials.speaker[trials.is_genuine])), slope)),
+        tuple(_remarks(n_speakers, n_with_true_claims, slope)),
         trials,
+        normalisation,
     )
 
 

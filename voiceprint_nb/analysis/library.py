@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -14,10 +14,11 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from voiceprint_nb.analysis.checking import check
 from voiceprint_nb.analysis.matching import People
 from voiceprint_nb.analysis.prints import labels_of, prints_of
 from voiceprint_nb.analysis.similarity import vectors
-from voiceprint_nb.analysis.trials import Scoring, person_scores, unit
+from voiceprint_nb.analysis.trials import Scoring, unit
 from voiceprint_nb.contract import decode_voiceprint
 from voiceprint_nb.display import Bundled, facts_table
 from voiceprint_nb.errors import MissingExtra, UsageError
@@ -57,7 +58,7 @@ class Library(Bundled):
     """
 
     def __init__(self) -> None:
-        self._prints: list[Enrolled] = []
+        self._owned: dict[str, list[Enrolled]] = {}  # by name, in the order of enrollment
 
     @classmethod
     def from_frame(
@@ -81,14 +82,12 @@ class Library(Bundled):
         """
         library, prints = cls(), prints_of(data)
         labels = labels_of(data, name, prints)
-        texts: dict[str, list[str]] = {}
-        for text, label in zip(prints.texts, labels, strict=True):
-            if label is not None:
-                texts.setdefault(str(label), []).append(text)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        library._prints = [
-            Enrolled(label, text, now, consent) for label, own in texts.items() for text in dict.fromkeys(own)
-        ]
+        library._enroll(
+            Enrolled(str(label), text, now, consent)
+            for text, label in zip(prints.texts, labels, strict=True)
+            if label is not None and str(label).strip()
+        )
         if not len(library):
             raise UsageError(f"No row with a voiceprint has a name in {name!r}: nobody can be enrolled.")
         return library
@@ -110,18 +109,12 @@ class Library(Bundled):
         UsageError
             No name, no print, hosted (opaque) prints, or prints of another model than the library's.
         """
-        if not str(name).strip():
-            raise UsageError("A person needs a name.")
+        name = _name(name)
         found = prints_of([prints] if isinstance(prints, str) or hasattr(prints, "text") else prints)
-        if self._prints and found.model != self.model:
+        if self._owned and found.model != self.model:
             raise UsageError(_OTHER_MODEL)
-        there = {one.voiceprint for one in self._prints if one.name == str(name)}
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._prints += [
-            Enrolled(str(name), text, now, consent)
-            for text in dict.fromkeys(found.texts)
-            if text not in there
-        ]
+        self._enroll(Enrolled(name, text, now, consent) for text in found.texts)
 
     def extend(self, other: Library) -> None:
         """Take over all people of another library, with their dates and notes.
@@ -131,23 +124,27 @@ class Library(Bundled):
         UsageError
             Its voiceprints were made by another model.
         """
-        if self._prints and other._prints and other.model != self.model:
+        if self._owned and other._owned and other.model != self.model:
             raise UsageError(_OTHER_MODEL)
-        there = {(one.name, one.voiceprint) for one in self._prints}
-        self._prints += [one for one in other._prints if (one.name, one.voiceprint) not in there]
+        self._enroll(list(other._prints))
 
     def rename(self, old: str, new: str) -> None:
-        """Give a person another name; raises `UsageError` if it is taken: `merge` joins two people."""
+        """Give a person another name; raises `UsageError` for none, or one that is taken: `merge` joins."""
         self._require(old)
+        new = _name(new)
         if new in self:
             raise UsageError(f"{new!r} is enrolled already: merge() makes two people one.")
-        self._change(old, new)
+        renamed = [replace(one, name=new) for one in self._owned[old]]
+        self._owned = {
+            new if name == old else name: renamed if name == old else own for name, own in self._owned.items()
+        }
 
     def merge(self, name: str, into: str) -> None:
         """Make two people one: the prints of the first become the second's."""
         self._require(name)
         self._require(into)
-        self._change(name, into)
+        if name != into:
+            self._enroll(replace(one, name=into) for one in self._owned.pop(name))
 
     def remove(self, name: str) -> int:
         """Forget a person: every print of them goes, and how many is returned.
@@ -155,45 +152,46 @@ class Library(Bundled):
         A file that was saved before still has them, until `save` writes it anew.
         """
         self._require(name)
-        left = [one for one in self._prints if one.name != name]
-        n_removed = len(self._prints) - len(left)
-        self._prints = left
+        n_removed = len(self._owned.pop(name))
         print(f"Forgotten: {name!r}, {n_removed} voiceprints. save() takes them out of the file, too.")
         return n_removed
 
     @property
     def model(self) -> str:
         """Fingerprint of the model that made all prints; empty for an empty library."""
-        return decode_voiceprint(self._prints[0].voiceprint).fingerprint if self._prints else ""
+        return next((decode_voiceprint(text).fingerprint for text in self.voiceprints), "")
 
     @property
     def names(self) -> list[str]:
         """Who is enrolled, in the order of enrollment."""
-        return list(dict.fromkeys(one.name for one in self._prints))
+        return list(self._owned)
+
+    @property
+    def voiceprints(self) -> Iterator[str]:
+        """All prints, those of one person after those of another."""
+        return (one.voiceprint for one in self._prints)
 
     @property
     def people(self) -> pd.DataFrame:
         """A row for each person: ``name``, ``n_prints``, ``enrolled_at`` (the first), ``consent``."""
-        owned: dict[str, list[Enrolled]] = {}
-        for one in self._prints:
-            owned.setdefault(one.name, []).append(one)
         rows = []
-        for name, own in owned.items():
+        for name, own in self._owned.items():
             notes = dict.fromkeys(one.consent for one in own if one.consent)
             rows.append((name, len(own), min(one.enrolled_at for one in own), "; ".join(notes) or None))
         return pd.DataFrame(rows, columns=["name", "n_prints", "enrolled_at", "consent"])
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._owned)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
+        return iter(self._owned)
 
     def __contains__(self, name: object) -> bool:
-        return any(one.name == name for one in self._prints)
+        return name in self._owned
 
     def __repr__(self) -> str:
-        return f"<Library of {len(self)} people, {len(self._prints)} voiceprints>"
+        n_prints = sum(map(len, self._owned.values()))
+        return f"<Library of {len(self)} people, {n_prints} voiceprints>"
 
     def _repr_html_(self) -> str:
         shown = self.people.head(20)
@@ -206,14 +204,10 @@ class Library(Bundled):
 
     def arrays(self) -> People:
         """The people as arrays; raises `UsageError` for an empty library."""
-        if not self._prints:
+        if not self._owned:
             raise UsageError("The library is empty: enroll people with add() or Library.from_frame().")
-        names = self.names
-        number = {name: place for place, name in enumerate(names)}
-        ordered = sorted(self._prints, key=lambda one: number[one.name])
-        persons = np.array([number[one.name] for one in ordered])
-        prints = unit(vectors([one.voiceprint for one in ordered]))
-        return People(names, prints, np.searchsorted(persons, np.arange(len(names))))
+        ends = np.cumsum([len(own) for own in self._owned.values()])
+        return People(self.names, unit(vectors(self.voiceprints)), np.append(0, ends[:-1]))
 
     def check(self, *, scoring: Scoring = "centroid") -> pd.DataFrame:
         """Look at each person: who may be taken for whom, and which prints may be another's.
@@ -232,31 +226,7 @@ class Library(Bundled):
             from 1, of prints that are more like another person than like the others of their own) and
             ``remark`` (a sentence, or missing).
         """
-        people = self.arrays()
-        ends = np.append(people.begins[1:], len(people.prints))
-        spans = [slice(begin, end) for begin, end in zip(people.begins, ends, strict=True)]
-        rows = []
-        for place, name in enumerate(people.names):
-            own = people.prints[spans[place]]
-            others = [n for n in range(len(spans)) if n != place]
-            against = (
-                np.stack(
-                    [person_scores(own, people.prints[spans[n]], scoring=scoring) for n in others], axis=1
-                )
-                if others
-                else np.empty((len(own), 0), np.float32)
-            )
-            alone = (
-                [
-                    float(person_scores(own[[n]], np.delete(own, n, axis=0), scoring=scoring)[0])
-                    for n in range(len(own))
-                ]
-                if len(own) > 1
-                else []
-            )
-            rows.append(_row(name, alone, against, [people.names[n] for n in others]))
-        names = ["name", "n_prints", "own_score", "nearest", "nearest_score", "odd_prints", "remark"]
-        return pd.DataFrame(rows, columns=names)
+        return check(self.arrays(), scoring=scoring)
 
     # --- files ------------------------------------------------------------------------------------------
 
@@ -326,9 +296,9 @@ class Library(Bundled):
                 f"{str(source)!r} was written by a newer version: upgrade voiceprint_nb to read it."
             )
         library = cls()
-        library._prints = prints
-        if library._prints:
-            vectors([one.voiceprint for one in library._prints])  # of one model, and whole
+        library._enroll(prints)
+        if len(library):
+            vectors(library.voiceprints)  # of one model, and whole
         return library
 
     # --- one person -------------------------------------------------------------------------------------
@@ -338,39 +308,26 @@ class Library(Bundled):
             some = ", ".join(map(repr, self.names[:10]))
             raise UsageError(f"{name!r} is not enrolled ({some or 'nobody is'}).")
 
-    def _change(self, old: str, new: str) -> None:
-        self._prints = [
-            Enrolled(new, one.voiceprint, one.enrolled_at, one.consent) if one.name == old else one
-            for one in self._prints
-        ]
+    @property
+    def _prints(self) -> Iterator[Enrolled]:
+        return (one for own in self._owned.values() for one in own)
+
+    def _enroll(self, prints: Iterable[Enrolled]) -> None:
+        """Take prints in, but for those that are a person's already."""
+        there: dict[str, set[str]] = {}
+        for one in prints:
+            own = self._owned.setdefault(one.name, [])
+            if one.name not in there:
+                there[one.name] = {other.voiceprint for other in own}
+            if one.voiceprint not in there[one.name]:
+                there[one.name].add(one.voiceprint)
+                own.append(one)
 
 
-def _row(name: str, alone: list[float], against: np.ndarray, others: list[str]) -> tuple[Any, ...]:
-    nearest, nearest_score = None, np.nan
-    odd: list[int] = []
-    remarks = []
-    if others:
-        highest = against.max(axis=0)
-        nearest, nearest_score = others[int(highest.argmax())], float(highest.max())
-        odd = [n + 1 for n, own in enumerate(alone) if against[n].max() > own]
-    for number in odd:
-        like = others[int(against[number - 1].argmax())]
-        remarks.append(
-            f"Print {number} of {len(alone)} is more like {like!r} than like the others: listen to it."
-        )
-    if not odd and alone and others and nearest_score > min(alone):
-        remarks.append(f"May be taken for {nearest!r}: enroll more and longer clips of both.")
-    if not alone:
-        remarks.append("One clip alone: enroll two more.")
-    return (
-        name,
-        len(alone) or 1,
-        min(alone, default=np.nan),
-        nearest,
-        nearest_score,
-        odd,
-        " ".join(remarks) or None,
-    )
+def _name(name: object) -> str:
+    if not str(name).strip():
+        raise UsageError("A person needs a name.")
+    return str(name)
 
 
 def _read(data: bytes) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint_nb.analysis.normalising import Cohort, Levels, joined, normalised
 from voiceprint_nb.analysis.trials import Scoring, unit
 
 _BLOCK_VALUES = 1 << 24  # scores at a time: 64 MB
@@ -36,6 +37,13 @@ class People:
             return self.prints
         return unit(np.add.reduceat(self.prints, self.begins, axis=0))
 
+    def levels(self, cohort: Cohort, scoring: Scoring) -> Levels:
+        """What each person reaches with a cohort."""
+        if scoring == "centroid":
+            return cohort.levels(self.references(scoring))
+        each = np.split(self.prints, self.begins[1:])
+        return joined([cohort.levels_of((own @ cohort.prints.T).max(axis=0)[None]) for own in each])
+
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
@@ -46,7 +54,7 @@ class Nearest:
     person : (n, k) intp
         Their numbers, most similar first.
     score : (n, k) float32
-        Their scores.
+        Their scores: cosines, unless a cohort has normalised them.
     evidence : (n,) float64
         Natural logarithm of the mean likelihood ratio over all people; zeros without a line.
     """
@@ -63,6 +71,7 @@ def nearest_people(
     scoring: Scoring = "centroid",
     top: int = 2,
     line: tuple[float, float] | None = None,
+    cohort: Cohort | None = None,
 ) -> Nearest:
     """The most similar people of each clip.
 
@@ -78,22 +87,27 @@ def nearest_people(
         So many for each clip; at most all.
     line : (float, float), optional
         Slope and intercept of the log-likelihood ratio over the score.
+    cohort : Cohort, optional
+        What the scores are normalised by; without one they are cosines in [-1, 1].
     """
     references, n_people = people.references(scoring), len(people.names)
     top = min(top, n_people)
     person = np.empty((len(clips), top), np.intp)
     score = np.empty((len(clips), top), np.float32)
     evidence = np.zeros(len(clips))
+    levels = None if cohort is None else (cohort.levels(clips), people.levels(cohort, scoring))
     step = max(1, _BLOCK_VALUES // len(references))
     for begin in range(0, len(clips), step):
         block = slice(begin, begin + step)
         scores = clips[block] @ references.T
         if scoring == "best":
             scores = np.maximum.reduceat(scores, people.begins, axis=1)
+        if levels is not None:
+            scores = normalised(scores, levels[0].at(block), levels[1])
         person[block], score[block] = _highest(scores, top)
         if line is not None:
             evidence[block] = _mean_ratio(scores, line)
-    return Nearest(person, np.clip(score, -1, 1), evidence)
+    return Nearest(person, score if cohort is not None else np.clip(score, -1, 1), evidence)
 
 
 def _mean_ratio(scores: NDArray[np.float32], line: tuple[float, float]) -> NDArray[np.float64]:

@@ -50,7 +50,7 @@ def prints_of(data: pd.DataFrame | pd.Series | Iterable[Any]) -> Prints:
         those of several models.
     """
     if isinstance(data, pd.DataFrame):
-        data = data[voiceprint_column(data)]
+        data = column_of(data, voiceprint_column(data))
     if isinstance(data, pd.Series):
         positions = np.flatnonzero(data.notna().to_numpy())
         cells = [data.iloc[position] for position in positions]
@@ -69,13 +69,28 @@ def labels_of(frame: pd.DataFrame, column: Hashable, prints: Prints) -> NDArray[
     Raises
     ------
     UsageError
-        No such column.
+        No such column, several of the name, or labels that are lists or the like.
     """
     if column not in frame.columns:
         there = ", ".join(repr(name) for name in frame.columns[:20])
         raise UsageError(f"The frame has no column {column!r}: name one that says who speaks ({there}).")
-    labels = frame[column].iloc[prints.positions].astype(object)
+    labels = column_of(frame, column).iloc[prints.positions].astype(object)
+    for label in labels:
+        try:
+            hash(label)
+        except TypeError:
+            raise UsageError(
+                f"Column {column!r} holds a {type(label).__name__}: a label is one text or number a row."
+            ) from None
     found: NDArray[np.object_] = labels.where(labels.notna(), None).to_numpy()
+    return found
+
+
+def column_of(frame: pd.DataFrame, column: Hashable) -> pd.Series:
+    """A column; raises `UsageError` if several are named so."""
+    found = frame[column]
+    if isinstance(found, pd.DataFrame):
+        raise UsageError(f"The frame has {found.shape[1]} columns {column!r}: rename all but one.")
     return found
 
 

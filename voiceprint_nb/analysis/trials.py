@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint_nb.analysis.normalising import Cohort, Levels, normalised
 from voiceprint_nb.errors import UsageError
 
 Scoring = Literal["centroid", "best"]
@@ -62,7 +63,12 @@ def check_scoring(scoring: str) -> None:
 
 
 def person_scores(
-    clips: NDArray[np.float32], prints: NDArray[np.float32], *, scoring: Scoring
+    clips: NDArray[np.float32],
+    prints: NDArray[np.float32],
+    *,
+    scoring: Scoring,
+    cohort: Cohort | None = None,
+    levels: Levels | None = None,
 ) -> NDArray[np.float32]:
     """Scores of clips against one person.
 
@@ -74,6 +80,10 @@ def person_scores(
         The person's, unit vectors.
     scoring : {"centroid", "best"}
         The cosine to the direction of the prints' mean, or the highest of the cosines.
+    cohort : Cohort, optional
+        What the scores are normalised by; without one they are cosines in [-1, 1].
+    levels : Levels, optional
+        What the clips reach with the cohort, if that is known.
 
     Returns
     -------
@@ -86,10 +96,13 @@ def person_scores(
     """
     check_scoring(scoring)
     if scoring == "best":
-        best: NDArray[np.float32] = (clips @ prints.T).max(axis=1)
-        return best
-    cosines: NDArray[np.float32] = clips @ unit(prints.mean(axis=0))
-    return cosines
+        cosines: NDArray[np.float32] = (clips @ prints.T).max(axis=1)
+    else:
+        cosines = clips @ unit(prints.mean(axis=0))
+    if cohort is None:
+        return np.clip(cosines, -1, 1)
+    person = cohort.levels_of(person_scores(cohort.prints, prints, scoring=scoring)[None])
+    return normalised(cosines[:, None], levels or cohort.levels(clips), person)[:, 0]
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -105,12 +118,13 @@ def make_trials(
     groups: NDArray[np.intp] | None = None,
     enrolled: int = 1,
     scoring: Scoring = "centroid",
+    cohort: Cohort | None = None,
 ) -> Trials:
     """Every clip against every person, enrolled with other clips than that one.
 
     With one clip a person, each pair of clips is one trial. With more, each clip meets each person once: the
-    ones that follow it in the person's row of clips, or the first ones. Of more than 3,000 clips, so many are
-    taken evenly from all speakers.
+    ones that follow it in the person's row of clips, or the first ones. `evenly` takes as many clips as there
+    is room for.
 
     Parameters
     ----------
@@ -124,44 +138,57 @@ def make_trials(
         Clips that make a person; who has fewer is never claimed.
     scoring : {"centroid", "best"}
         As `person_scores` takes it.
+    cohort : Cohort, optional
+        What the scores are normalised by.
     """
     check_scoring(scoring)
     if enrolled < 1:
         raise UsageError(f"A person is made of one clip or more, not of enrolled={enrolled}.")
-    chosen = _evenly(speakers)
-    embeddings, speakers = embeddings[chosen], speakers[chosen]
-    groups = np.zeros(len(speakers), np.intp) if groups is None else groups[chosen]
+    groups = np.zeros(len(speakers), np.intp) if groups is None else groups
+    levels = None if cohort is None else cohort.levels(embeddings)
     if enrolled == 1:
-        first, second = np.triu_indices(len(speakers), k=1)
-        near = groups[first] == groups[second]
-        first, second = first[near], second[near]
-        cosines = (embeddings @ embeddings.T)[first, second]
-        return Trials(np.clip(cosines, -1, 1), speakers[first], speakers[second])
-    parts = []
-    for group in np.unique(groups):
-        for person in np.unique(speakers[groups == group]):
-            own = np.flatnonzero((groups == group) & (speakers == person))
-            others = np.flatnonzero((groups == group) & (speakers != person))
-            if len(own) >= enrolled:
-                scores = person_scores(embeddings[others], embeddings[own[:enrolled]], scoring=scoring)
-                parts.append((scores, speakers[others], np.full(len(others), person)))
-            if len(own) > enrolled:
-                around = np.concatenate([own, own])
-                rows = [around[place + 1 : place + 1 + enrolled] for place in range(len(own))]
-                scores = np.concatenate(
-                    [
-                        person_scores(embeddings[[clip]], embeddings[row], scoring=scoring)
-                        for clip, row in zip(own, rows, strict=True)
-                    ]
-                )
-                parts.append((scores, np.full(len(own), person), np.full(len(own), person)))
-    if not parts:
-        return Trials(np.empty(0, np.float32), np.empty(0, np.intp), np.empty(0, np.intp))
-    scores, heard, claimed = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Trials(np.clip(scores, -1, 1), heard, claimed)
+        return _pairs(embeddings, speakers, groups, levels)
+
+    def scores(clips: NDArray[np.intp], person: NDArray[np.intp]) -> NDArray[np.float32]:
+        own = None if levels is None else levels.at(clips)
+        return person_scores(
+            embeddings[clips], embeddings[person], scoring=scoring, cohort=cohort, levels=own
+        )
+
+    heard, claimed, scored = [], [], [np.empty(0, np.float32)]
+    for group, person in np.unique(np.stack([groups, speakers], axis=1), axis=0):
+        own = np.flatnonzero((groups == group) & (speakers == person))
+        others = np.flatnonzero((groups == group) & (speakers != person))
+        if len(own) < enrolled:
+            continue
+        around = np.concatenate([own, own])
+        n_own = len(own) if len(own) > enrolled else 0
+        scored.append(scores(others, own[:enrolled]))
+        scored += [scores(own[[n]], around[n + 1 : n + 1 + enrolled]) for n in range(n_own)]
+        heard += [speakers[others], np.full(n_own, person)]
+        claimed.append(np.full(len(others) + n_own, person))
+    nobody = np.empty(0, np.intp)
+    return Trials(
+        np.concatenate(scored), np.concatenate([nobody, *heard]), np.concatenate([nobody, *claimed])
+    )
 
 
-def _evenly(speakers: NDArray[np.intp]) -> NDArray[np.intp]:
+def _pairs(
+    embeddings: NDArray[np.float32],
+    speakers: NDArray[np.intp],
+    groups: NDArray[np.intp],
+    levels: Levels | None,
+) -> Trials:
+    first, second = np.triu_indices(len(speakers), k=1)
+    near = groups[first] == groups[second]
+    first, second = first[near], second[near]
+    scores = np.clip(embeddings @ embeddings.T, -1, 1)
+    if levels is not None:
+        scores = normalised(scores, levels, levels)
+    return Trials(scores[first, second], speakers[first], speakers[second])
+
+
+def evenly(speakers: NDArray[np.intp]) -> NDArray[np.intp]:
     """Positions of at most 3,000 clips: the first of each speaker, then the second, and so on."""
     if len(speakers) <= _MOST_CLIPS:
         return np.arange(len(speakers))
