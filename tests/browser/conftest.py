@@ -40,6 +40,12 @@ OPTIONS = (
     "--ServerApp.port_retries=0",
     "--LabApp.extension_manager=readonly",
 )
+HAS_KERNEL = """\
+async path => {
+  const sessions = await (await fetch("/api/sessions")).json();
+  const kernel = sessions.find(session => session.path === path)?.kernel;
+  return kernel?.connections > 0 && kernel.execution_state === "idle";
+}"""
 FLAGS = (
     "--no-sandbox",  # which needs rights that containers do not give
     "--disable-gpu",
@@ -203,7 +209,8 @@ class Notebook:
     def _wait_until_ready(self) -> None:
         from playwright.sync_api import expect
 
-        if self._seven:  # cells that are run too early wait for the kernel
+        if self._seven:  # which shows an idle kernel for a moment before it has one, and then drops cells
+            self.page.wait_for_function(HAS_KERNEL, arg=self.path.name)
             self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for()
             return
         status = self.page.locator("#jp-main-statusbar")
