@@ -10,7 +10,7 @@ import pandas as pd
 
 from voiceprint_nb.analysis import plots
 from voiceprint_nb.analysis.plots import det_curve, score_histogram, similarity_matrix, voice_map
-from voiceprint_nb.batch.store import Ledger, RunRecord
+from voiceprint_nb.batch.store import FILE_NAME, Ledger, RunRecord
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook.runs import Run
 from voiceprint_nb.settings import resolve
@@ -59,6 +59,11 @@ def timeline(
         raise UsageError(f"The ledger knows no run {run_id!r}: runs() lists what it has.")
     if times.empty:
         raise UsageError(f"No row of run {run_id!r} had a job of its own: there are no times to draw.")
+    return draw(record, times, ax)
+
+
+def draw(record: RunRecord, times: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The timeline of a run, with its counts in the title."""
     ax = plots.timeline(times, ax)
     counts = ", ".join(f"{n} {state}" for state, n in record.counts.items())
     ax.set_title(f"{record.n_rows} rows ({counts})\n{ax.get_title()}" if counts else ax.get_title())
@@ -83,9 +88,12 @@ def job_times(
         As `voiceprint_nb.analysis.plots.timeline` takes it. Jobs that ended before the run began are left
         out, and those that another run submitted after it had finished.
     """
-    with Ledger(resolve(service="local", data_dir=data_dir).data_dir) as ledger:
-        record = next((one for one in ledger.runs() if one.run_id == run_id), None)
-        times = ledger.times_of_run(run_id)
+    folder = resolve(service="local", data_dir=data_dir).data_dir
+    record, times = None, []
+    if (folder / FILE_NAME).exists():  # looking makes no ledger
+        with Ledger(folder) as ledger:
+            record = next((one for one in ledger.runs() if one.run_id == run_id), None)
+            times = ledger.times_of_run(run_id)
     frame = pd.DataFrame(times, columns=["submitted_s", "accepted_s", "ended_s"], dtype="float64")
     if record is None:
         return None, frame

@@ -16,19 +16,22 @@ from voiceprint_nb.analysis.calibration import Calibration
 from voiceprint_nb.analysis.library import Library
 from voiceprint_nb.analysis.prints import labels_of, prints_of, voiceprint_column
 from voiceprint_nb.errors import ROW_CODES, MissingExtra, UsageError
+from voiceprint_nb.notebook import plots
+from voiceprint_nb.notebook.frames import DEFAULT_PREFIX
 from voiceprint_nb.notebook.report_page import Block, Figure, Heading, Paragraph, Table, as_html, as_markdown
 from voiceprint_nb.notebook.shown import shown
+from voiceprint_nb.scratch import write_private
 
 Facts = Mapping[str, Any]
 
 _LABEL = "label of the report"
 _PAGE_ROWS = 500
-_SAFE = (  # columns of ours that repeat nothing of a row's own words
-    *("status", "error_code", "duration_s", "source", "decision", "score", "margin", "probability"),
-    *("cluster", "silhouette", "representative"),
-)
+_SAFE = ("status", "error_code", "duration_s", "source")  # what repeats nothing of a row's own words
+_OF_MATCH = ("decision", "score", "margin", "probability")
+_OF_CLUSTER = ("cluster", "silhouette", "representative")
 _MOST_DRAWN = 400  # prints in a picture of all pairs
 _MOST_CHARACTERS = 80
+_MOST_NARROW = 30  # rows of a heat map that have room in a narrow picture
 _PACKAGES = ("voiceprint_nb", "numpy", "pandas", "onnxruntime", "soundfile", "scikit-learn")
 
 
@@ -41,11 +44,12 @@ def report(
     label: Hashable | None = None,
     title: str = "Voiceprints: report of a run",
     redact: bool = False,
+    data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write a report of a result: what was run and where, what failed and why, figures, pictures, methods.
 
     One self-contained file: HTML that opens offline and prints well, or Markdown for Quarto. Voiceprints are
-    never in it.
+    never in it, but names are, so only you can read the file (0600, as the ledger) until you share it.
 
     Parameters
     ----------
@@ -63,6 +67,8 @@ def report(
         Of the report.
     redact : bool
         Whether file names and sentences that may repeat them are left out.
+    data_dir : path, optional
+        Folder of the ledger, which knows how long jobs took; by default the user's data folder.
 
     Returns
     -------
@@ -81,17 +87,16 @@ def report(
     if target.suffix.lower() not in render:
         raise UsageError(f"{target.name!r} has no known ending: use .html or .md.")
     facts = data.attrs.get("voiceprint_nb") or {}
-    prefix = str(facts.get("column", "voiceprint")).removesuffix("voiceprint") or "vp_"
-    if f"{prefix}status" not in data.columns:
-        raise UsageError("The frame is no result of voiceprints(): it has no column of states.")
+    prefix = _prefix(data, facts)
     seconds = pd.to_numeric(data[f"{prefix}duration_s"], errors="coerce")  # text, where a CSV file was read
     data = data.assign(**{f"{prefix}duration_s": seconds.astype("float64")})
     parts: list[list[Block]] = [
         [Heading(title, 1), Paragraph(_first_words(data, facts))],
         _counts(data, prefix, redact=redact),
+        _timeline(facts, data_dir),
         _durations(data, prefix),
         _calibration(calibration),
-        _matches(data, prefix, library),
+        _matches(data, library),
         _pictures(data, label),
         _rows(data, prefix, redact=redact),
         _methods(data, facts, prefix, calibration),
@@ -99,10 +104,27 @@ def report(
     ]
     text = render[target.suffix.lower()](title, [block for part in parts for block in part])
     try:
-        target.write_text(text, encoding="utf-8")
+        write_private(target, text.encode())
     except OSError as error:
         raise UsageError(f"The report cannot be written to {str(target)!r} ({error.strerror}).") from error
     return target
+
+
+def _prefix(data: pd.DataFrame, facts: Facts) -> str:
+    """How the names of the run's columns begin."""
+    told = str(facts.get("column", "voiceprint")).removesuffix("voiceprint")
+    found = [prefix for prefix in (told or DEFAULT_PREFIX, told) if f"{prefix}status" in data.columns]
+    if not found:
+        raise UsageError("The frame is no result of voiceprints(): it has no column of states.")
+    return found[0]
+
+
+def _prefixes(data: pd.DataFrame, *fields: str) -> list[str]:
+    """How names of columns begin that are there for all these fields: `match` has a prefix of its own."""
+    names = {name for name in data.columns if isinstance(name, str)}
+    first, *rest = fields
+    begins = [name.removesuffix(first) for name in data.columns if name in names and name.endswith(first)]
+    return [begin for begin in begins if all(f"{begin}{field}" in names for field in rest)]
 
 
 # --- parts ----------------------------------------------------------------------------------------------
@@ -135,6 +157,20 @@ def _counts(data: pd.DataFrame, prefix: str, *, redact: bool) -> list[Block]:
     return blocks
 
 
+def _timeline(facts: Facts, data_dir: str | os.PathLike[str] | None) -> list[Block]:
+    if not (run_id := facts.get("run_id")):
+        return []
+    record, times = plots.job_times(run_id, data_dir)
+    if record is None or times.empty:
+        return []
+    ax = plots.draw(record, times, _axes((8, 4.5)))
+    said = ax.get_title().replace("\n", "; ")
+    return [
+        Heading("Course of the run"),
+        Figure(_png(ax), "Jobs from their submission to their end", f"A bar for each job: {said}."),
+    ]
+
+
 def _durations(data: pd.DataFrame, prefix: str) -> list[Block]:
     seconds = data[f"{prefix}duration_s"].dropna()
     if seconds.empty:
@@ -155,8 +191,6 @@ def _durations(data: pd.DataFrame, prefix: str) -> list[Block]:
 def _calibration(calibration: Calibration | None) -> list[Block]:
     if calibration is None:
         return []
-    from voiceprint_nb.analysis import plots
-
     lines = [line.partition(": ") for line in str(calibration).splitlines()]
     rate = f"the equal error rate is {calibration.eer:.1%}"
     return [
@@ -175,22 +209,22 @@ def _calibration(calibration: Calibration | None) -> list[Block]:
     ]
 
 
-def _matches(data: pd.DataFrame, prefix: str, library: Library | None) -> list[Block]:
+def _matches(data: pd.DataFrame, library: Library | None) -> list[Block]:
     blocks: list[Block] = []
-    if f"{prefix}decision" in data.columns:
-        blocks += [
-            Heading("Who speaks"),
-            _shares("Decisions", "decision", data[f"{prefix}decision"].value_counts()),
-        ]
+    prefixes = _prefixes(data, "decision", "label", "nearest", "score")
+    for prefix in prefixes:
+        which = f" ({prefix}label)" if len(prefixes) > 1 else ""
+        decisions = data[f"{prefix}decision"].value_counts()
+        blocks += [Heading(f"Who speaks{which}"), _shares("Decisions", "decision", decisions)]
         if len(names := data[f"{prefix}label"].value_counts()):
             blocks.append(_shares("Names", "name", names))
-        told = data.attrs.get("voiceprint_nb_match") or {}
+    if prefixes and (told := data.attrs.get("voiceprint_nb_match")):
         blocks.append(Table("Decided by", ["what", "value"], _pairs(told)))
     if library is not None:
         rows = [[_cell(cell) for cell in row] for row in library.people.to_numpy()]
         columns = list(library.people.columns)
         blocks += [Heading("Enrolled people"), Table("People", columns, rows, _PAGE_ROWS)]
-    if f"{prefix}cluster" in data.columns:
+    for prefix in _prefixes(data, *_OF_CLUSTER):
         sizes = data[f"{prefix}cluster"].value_counts()
         blocks += [Heading("Voices found"), _shares("Rows by voice", "voice", sizes)]
     return blocks
@@ -201,7 +235,6 @@ def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
         prints = prints_of(data)
     except UsageError as error:  # none, or hosted ones, which are opaque
         return [Heading("Pictures"), Paragraph(f"None: {error}")]
-    from voiceprint_nb.analysis import plots
     from voiceprint_nb.notebook.comparing import compare
 
     drawn = data.iloc[prints.positions[:_MOST_DRAWN]]
@@ -211,7 +244,8 @@ def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
         names = pd.Series(labels_of(data, label, prints)[:_MOST_DRAWN]).map(shown)
         drawn = drawn.assign(**{_LABEL: names.to_numpy()})
     cosines = compare(drawn).set_axis(names, axis=0).set_axis(names, axis=1)
-    matrix = plots.similarity_matrix(cosines, _axes((8, 7)), ordered=True)
+    width = 8 if len(cosines) <= _MOST_NARROW else 12  # names in rows need room
+    matrix = plots.similarity_matrix(cosines, _axes((width, 0.88 * width)), ordered=True)
     plane = plots.voice_map(drawn, None if label is None else _LABEL, _axes((8, 6)))
     return [
         Heading("Pictures"),
@@ -227,11 +261,13 @@ def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
 def _rows(data: pd.DataFrame, prefix: str, *, redact: bool) -> list[Block]:
     hidden = {voiceprint_column(data), f"{prefix}job_id"}
     safe = {f"{prefix}{name}" for name in _SAFE}
+    for fields in (_OF_MATCH, _OF_CLUSTER):
+        safe |= {f"{begin}{name}" for begin in _prefixes(data, *fields) for name in fields}
     columns, names = [], []
     for place, name in enumerate(data.columns):
         if name in hidden or (redact and name not in safe):
             continue
-        cells = [_cell(value, rounded=str(name).startswith(prefix)) for value in data.iloc[:, place]]
+        cells = [_cell(value, rounded=name in safe) for value in data.iloc[:, place]]
         if any(cells):
             columns.append(cells)
             names.append(str(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,13 @@ figure{margin:1rem 0}figure img{max-width:100%;height:auto}figcaption{font-size:
 summary{cursor:pointer;padding:.3rem 0}
 @media print{body{margin:0;max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
 """
+_ACTIVE = re.compile(
+    r"""[\\`*_{}\[\]<>#$~^@&|"'!]"""
+    r"|(?<=-)-|-(?=-)|(?<=\.)\.|\.(?=\.)"  # dashes and an ellipsis
+    r"|:(?![\s\d]|$)|(?<=www)\."  # links, emoji, fenced divisions
+    r"|^[-+:=%](?=\s|$)"
+)
+_LIST = re.compile(r"^(\(?\w+)([.)])(?=\s|$)")  # 1. or a) or (iv): the beginning of a list
 
 
 @dataclass(frozen=True)
@@ -140,17 +148,15 @@ def _markdown(block: Block) -> str:
     if isinstance(block, Figure):
         data = base64.b64encode(block.png).decode()
         return f"![{_plain(block.caption)}](data:image/png;base64,{data}){{fig-alt={_quoted(block.alt)}}}"
-    lines = [block.names, ["---"] * len(block.names), *block.rows]
-    rows = "\n".join(
-        "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
-    return f"{rows}\n\n: {_plain(block.caption)}"
+    head, *rows = ["| " + " | ".join(map(_plain, line)) + " |" for line in (block.names, *block.rows)]
+    body = "\n".join([head, "|" + " --- |" * len(block.names), *rows])
+    return f"{body}\n\n: {_plain(block.caption)}"
 
 
 def _plain(text: str) -> str:
-    """Text in which no character means anything to Markdown or HTML."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_{}[]<>#$~^@" else c for c in text)
-    return " ".join(escaped.split())
+    """Text in which no character means anything to Markdown or HTML, here or at the beginning of a line."""
+    text = _ACTIVE.sub(r"\\\g<0>", " ".join(text.split()))
+    return _LIST.sub(r"\1\\\2", text)
 
 
 def _quoted(text: str) -> str:
