@@ -17,8 +17,9 @@ from voiceprint_nb.analysis.prints import Prints, prints_of
 from voiceprint_nb.analysis.trials import Scoring, person_scores
 from voiceprint_nb.display import Facts
 from voiceprint_nb.errors import UsageError
+from voiceprint_nb.notebook import dask_frames
 from voiceprint_nb.notebook.answers import answered, asked
-from voiceprint_nb.notebook.frames import DEFAULT_PREFIX
+from voiceprint_nb.notebook.frames import DEFAULT_PREFIX, is_dask
 from voiceprint_nb.notebook.thresholds import (
     NO_THRESHOLD,
     checked,
@@ -62,7 +63,7 @@ def match(
     Parameters
     ----------
     data : DataFrame or Series
-        A result of `voiceprints`, or its column.
+        A result of `voiceprints`, or its column. A Dask DataFrame gives a lazy one.
     library : Library
         Who is enrolled.
     calibration : Calibration, optional
@@ -106,6 +107,20 @@ def match(
         The calibration has too few false claims for this rate and so many people, or is for one clip a person
         where there are several, or the other way.
     """
+    if is_dask(data):
+        return dask_frames.match(
+            data,
+            library,
+            calibration=calibration,
+            false_name_rate=false_name_rate,
+            threshold=threshold,
+            unknown_below=unknown_below,
+            scoring=scoring,
+            unknown_prior=unknown_prior,
+            cohort=cohort,
+            prefix=prefix,
+            overwrite=overwrite,
+        )
     names = {field: f"{prefix}{field}" for field in _FIELDS}
     frame, prints = asked(data, names, overwrite=overwrite)
     people = library.arrays()
