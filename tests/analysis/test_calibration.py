@@ -134,3 +134,23 @@ def test_scores_far_apart_still_give_a_line() -> None:
     assert made.probability([made.trials.genuine.min(), made.trials.impostor.max()]).round() == pytest.approx(
         [1, 0]
     )
+
+
+def test_no_error_among_few_speakers_is_no_proof() -> None:
+    """Were 3 of 10 speakers wrong, 10 without an error would be drawn in 3 % of cases."""
+    few, many = calibrated(10, 4, noise=0.1), calibrated(60, 4, noise=0.1)
+    assert (few.eer.value, few.eer.low, few.eer.high) == (0, 0, pytest.approx(3 / 10))
+    assert many.eer.high == pytest.approx(3 / 60)
+    assert (1 - few.eer.high) ** 10 < 0.05
+    assert "no error seen (to 30.0%)" in str(few)
+    some = calibrated(30, 4, noise=1.5)
+    assert f"{some.eer:.1%}" in str(some)
+
+
+def test_a_threshold_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = calibrated(20, 4)
+    first = made.threshold(0.02)
+    monkeypatch.setattr(calibration, "_estimate", None)
+    assert made.threshold(0.02) is first
+    with pytest.raises(TypeError):
+        made.threshold(0.03)

@@ -11,6 +11,8 @@ import pytest
 from voices import prints, voices
 
 import voiceprint_nb as vp
+from voiceprint_nb.analysis import matching
+from voiceprint_nb.analysis.trials import Scoring, person_scores
 from voiceprint_nb.errors import UsageError
 
 
@@ -54,12 +56,41 @@ def test_people_are_added_renamed_merged_and_forgotten(
         lambda: library.rename("nobody", "x"),
         lambda: library.merge("p0", into="nobody"),
         lambda: library.add(" ", texts),
+        lambda: library.rename("p0", " "),
+        lambda: library.rename("p0", ""),
     ):
         with pytest.raises(UsageError):
             refused()
+    assert library.names == ["p0"]
     library.add("p3", texts)
     with pytest.raises(UsageError, match="merge"):
         library.rename("p3", "p0")
+
+
+def test_changed_names_keep_their_place(out: pd.DataFrame) -> None:
+    library = vp.Library.from_frame(out)
+    before = library.arrays()
+    library.rename("p1", "ann")
+    assert library.names == ["p0", "ann", "p2", "p3"]
+    np.testing.assert_array_equal(library.arrays().prints, before.prints)
+    library.merge("ann", into="ann")
+    assert library.people.n_prints.tolist() == [3, 3, 3, 3]
+    library.merge("p2", into="p0")
+    assert library.arrays().begins.tolist() == [0, 6, 9]
+    twin = vp.Library.from_frame(out)
+    twin.extend(library)
+    assert twin.people.set_index("name").n_prints.to_dict() == {"p0": 6, "p1": 3, "p2": 3, "p3": 3, "ann": 3}
+    twin.extend(twin)
+    assert len(list(twin.voiceprints)) == 18
+
+
+def test_blank_names_and_odd_columns(out: pd.DataFrame) -> None:
+    blank = out.assign(speaker=out.speaker.replace("p1", " "))
+    assert vp.Library.from_frame(blank).names == ["p0", "p2", "p3"]
+    with pytest.raises(UsageError, match="2 columns 'speaker'"):
+        vp.Library.from_frame(pd.concat([out, out[["speaker"]]], axis=1))
+    with pytest.raises(UsageError, match="'speaker' holds a dict"):
+        vp.Library.from_frame(out.assign(speaker=[{}] * len(out)))
 
 
 def test_other_models_hosted_prints_and_nobody_are_refused(out: pd.DataFrame) -> None:
@@ -130,6 +161,49 @@ def test_check_finds_odd_prints_and_doubles(out: pd.DataFrame) -> None:
     assert "may be taken for 'p3'" in found.remark["twin"].lower() or found.odd_prints["twin"]
     assert "One clip alone" in found.remark["once"]
     assert np.isnan(found.own_score["once"])
+
+
+@pytest.mark.parametrize("scoring", ["centroid", "best"])
+@pytest.mark.parametrize("block", [1, 1 << 24])
+def test_check_gives_what_one_pair_of_people_after_the_other_gives(
+    monkeypatch: pytest.MonkeyPatch, scoring: Scoring, block: int
+) -> None:
+    monkeypatch.setattr(matching, "_BLOCK_VALUES", block)
+    random = np.random.default_rng(3)
+    embeddings, _ = voices(40, 1, noise=0.6, seed=1)
+    speakers = pd.Series(random.integers(12, size=40)).map("p{}".format)
+    library = vp.Library.from_frame(pd.DataFrame({"voiceprint": prints(embeddings), "speaker": speakers}))
+    found = library.check(scoring=scoring).set_index("name")
+    owned = {name: embeddings[(speakers == name).to_numpy()] for name in library}
+    assert {len(own) for own in owned.values()} > {1, 2}
+    for name, own in owned.items():
+        others = {
+            other: person_scores(own, theirs, scoring=scoring)
+            for other, theirs in owned.items()
+            if other != name
+        }
+        nearest = max(others, key=lambda other: others[other].max())
+        assert found.nearest[name] == nearest
+        assert found.nearest_score[name] == pytest.approx(others[nearest].max(), abs=1e-5)
+        if len(own) == 1:
+            assert np.isnan(found.own_score[name])
+            continue
+        alone = [
+            person_scores(own[[n]], np.delete(own, n, axis=0), scoring=scoring)[0] for n in range(len(own))
+        ]
+        assert found.own_score[name] == pytest.approx(min(alone), abs=1e-5)
+        highest = np.max(list(others.values()), axis=0)
+        assert found.odd_prints[name] == [n + 1 for n in range(len(own)) if highest[n] > alone[n]]
+
+
+def test_check_of_one_person(out: pd.DataFrame) -> None:
+    alone = vp.Library.from_frame(out[out.speaker.eq("p0")]).check()
+    assert alone.nearest.isna().all()
+    assert alone.nearest_score.isna().all()
+    assert alone.odd_prints.tolist() == [[]]
+    assert alone.remark.isna().all()
+    with pytest.raises(UsageError, match="'centroid', 'best'"):
+        vp.Library.from_frame(out).check(scoring="mean")  # type: ignore[arg-type]
 
 
 def voices_of(out: pd.DataFrame, name: str) -> list[str]:

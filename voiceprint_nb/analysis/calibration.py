@@ -106,7 +106,8 @@ class Calibration(Facts):
         ]
         if self.normalisation is not None:
             lines.append(("Scores", f"{self.normalisation}, no cosines"))
-        lines.append(("Equal error rate", f"{self.eer:.1%}, at a score of {self.eer_threshold:.3f}"))
+        told = f"{self.eer:.1%}" if self.eer.value else f"no error seen (to {self.eer.high:.1%})"
+        lines.append(("Equal error rate", f"{told}, at a score of {self.eer_threshold:.3f}"))
         if self.n_impostor >= 1 / _SHOWN_RATE:
             lines.append(
                 (f"Threshold for {_SHOWN_RATE:.0%} false accepts", f"{self.threshold(_SHOWN_RATE):.3f}")

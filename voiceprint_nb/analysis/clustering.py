@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from voiceprint_nb.errors import MissingExtra, UsageError
 
-_MOST_PRINTS = 20_000  # 1.6 GB of distances
+_MOST_PRINTS = (
+    20_000  # 10 GB at the peak: distances, their halves and places, and float64 ones of the linkage
+)
 
 
 @dataclass(frozen=True, eq=False)
