@@ -131,6 +131,12 @@ def read_mono(
     return resample(samples, rate_hz, sample_rate_hz)
 
 
+def read_stored(path: Path) -> tuple[Samples, int]:
+    """Decode a local file to one channel as `read_mono`, but at its own rate, and that rate in Hz."""
+    with _opened(path) as (file, _):
+        return _samples(file, 0, None), int(file.samplerate)
+
+
 def frame_powers(path: Path, *, frame_s: float) -> tuple[NDArray[np.float64], float]:
     """Mean square of every frame of a file of any length, decoded block by block.
 

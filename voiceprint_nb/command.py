@@ -51,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return SOME_ROWS
 
 
-def _check(*, manifest: Path, column: str | None, out: Path | None, base: list[str], fit: str) -> int:
+def _check(
+    *, manifest: Path, column: str | None, out: Path | None, base: list[str], fit: str, quality: bool
+) -> int:
     frame = read_table(manifest)
-    result = verbs.check(frame, column, fit=fit, base=_bases(base, manifest), overwrite=True)
+    result = verbs.check(frame, column, fit=fit, base=_bases(base, manifest), overwrite=True, quality=quality)
     write_table(result, out)
     return ALL_ROWS if (result.vp_status == "ok").all() else SOME_ROWS
 
@@ -348,6 +350,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--model", help="model to ask for")
         command.add_argument(
             "--compress", action="store_true", help="upload clips as 16 kHz mono FLAC where that is smaller"
+        )
+    for command in (check, run):
+        command.add_argument(
+            "--quality", action="store_true", help="measure speech, level, clipping, noise and second voices"
         )
     price = planned.add_mutually_exclusive_group()
     price.add_argument("--price-per-print", type=float, metavar="PRICE", help="in any currency")

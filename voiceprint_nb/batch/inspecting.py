@@ -17,7 +17,7 @@ from voiceprint_nb import contract, fetching, scratch
 from voiceprint_nb.batch.outcomes import Outcome, Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError
-from voiceprint_nb.intake import clips, cloud, looking, shares, sources
+from voiceprint_nb.intake import clips, cloud, looking, quality, shares, sources
 
 if TYPE_CHECKING:
     import httpx
@@ -123,7 +123,8 @@ class Inspector:
         return self._admit(file)
 
     def _admit(self, file: looking.LocalFile) -> clips.Clip:
-        return clips.admit(file, fit=self._request.fit, scratch=self._scratch)
+        clip = clips.admit(file, fit=self._request.fit, scratch=self._scratch)
+        return clip if self._request.embed is None else quality.with_quality(clip, self._request.embed)
 
     @contextlib.asynccontextmanager
     async def smaller(self, clip: clips.Clip) -> AsyncIterator[clips.Clip]:
@@ -170,15 +171,16 @@ async def check_all(
     sign: Callable[[str], str] | None = None,
     threads: int | None = None,
 ) -> Outcomes:
-    """Check every cell. ``sign`` and ``threads`` are as for `Inspector`."""
-    outcomes = Outcomes(len(cells))
+    """Check every cell. ``sign`` and ``threads`` are as for `Inspector`; links are copied to be measured."""
+    measured = request.embed is not None
+    outcomes = Outcomes(len(cells), measured=measured)
 
     async def check(position: int) -> Outcome:
         outcome = await inspector.check(cells[position])
         outcomes.end(position, outcome)
         return outcome
 
-    inspector = Inspector(request, passes_on=lambda _: True, sign=sign, threads=threads)
+    inspector = Inspector(request, passes_on=lambda _: not measured, sign=sign, threads=threads)
     await side_by_side(len(cells), inspector, check, tally)
     return outcomes
 

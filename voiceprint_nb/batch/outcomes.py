@@ -14,6 +14,7 @@ from voiceprint_nb.audio import AudioFacts
 from voiceprint_nb.client.transport import Api
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.clips import Clip, Fit
+from voiceprint_nb.intake.quality import MEASURES, Embed
 
 if TYPE_CHECKING:
     from voiceprint_nb.client.receiver import Receiver
@@ -47,6 +48,8 @@ class Outcome:
         What the file's header says, where it was looked at.
     n_bytes : int or None
         Size of the file that is submitted.
+    speech_s, level_dbfs, clipped, snr_db, voice_spread : float or None
+        As in `voiceprint_nb.intake.quality.Quality`, where that was asked for and there is a file.
     """
 
     status: str
@@ -59,6 +62,11 @@ class Outcome:
     duration_s: float | None = None
     facts: AudioFacts | None = None
     n_bytes: int | None = None
+    speech_s: float | None = None
+    level_dbfs: float | None = None
+    clipped: float | None = None
+    snr_db: float | None = None
+    voice_spread: float | None = None
 
     @classmethod
     def of_error(cls, error: RowError, *, job_id: str | None = None) -> Outcome:
@@ -76,9 +84,13 @@ class Outcome:
     @classmethod
     def of_clip(cls, clip: Clip) -> Outcome:
         """A row whose clip would be admitted."""
-        return cls(
-            "ok", warning=clip.warning, duration_s=clip.duration_s, facts=clip.facts, n_bytes=clip.n_bytes
-        )
+        return cls("ok", facts=clip.facts, n_bytes=clip.n_bytes).with_clip(clip)
+
+    def with_clip(self, clip: Clip) -> Outcome:
+        """The same, with what is known of its clip."""
+        told = [sentence for sentence in (clip.warning, self.warning) if sentence]
+        measured: dict[str, Any] = {name: getattr(clip.quality, name, None) for name in MEASURES}
+        return replace(self, warning=" ".join(told) or None, duration_s=clip.duration_s, **measured)
 
     @property
     def state(self) -> str:
@@ -98,6 +110,8 @@ class Outcomes(Mapping[int, Outcome]):
         Rows in all.
     ended : iterable, optional
         Positions and outcomes of rows that have ended already.
+    measured : bool
+        Whether the clips' quality is packed, too.
 
     Examples
     --------
@@ -106,11 +120,15 @@ class Outcomes(Mapping[int, Outcome]):
     {1: 'AAEC'}
     """
 
-    def __init__(self, n_rows: int, ended: Iterable[tuple[int, Outcome]] = ()) -> None:
+    def __init__(
+        self, n_rows: int, ended: Iterable[tuple[int, Outcome]] = (), *, measured: bool = False
+    ) -> None:
+        self._names = (*_PACKED, *(MEASURES if measured else ()))
+        self._nothing: dict[str, Any] = dict.fromkeys(self._names)
         self._rests: list[Outcome | None] = [None] * n_rows
         self._kinds: dict[Outcome, Outcome] = {}
         sizes = [min(_BLOCK, n_rows - start) for start in range(0, max(n_rows, 1), _BLOCK)]
-        self._blocks: list[dict[str, Any]] = [{name: [None] * size for name in _PACKED} for size in sizes]
+        self._blocks: list[dict[str, Any]] = [{name: [None] * size for name in self._names} for size in sizes]
         self._n_left = sizes
         self._n_ended = 0
         self._lock = threading.Lock()
@@ -120,7 +138,7 @@ class Outcomes(Mapping[int, Outcome]):
     def end(self, position: int, outcome: Outcome) -> None:
         """Keep how a row has ended; once for each."""
         number, place = divmod(position, _BLOCK)
-        rest = replace(outcome, **_NOTHING)
+        rest = replace(outcome, **self._nothing)
         with self._lock:
             self._rests[position] = self._kinds.setdefault(rest, rest)
             for name, values in self._blocks[number].items():
@@ -142,15 +160,15 @@ class Outcomes(Mapping[int, Outcome]):
         list of Outcome
             ``pending`` for rows that go on.
         dict of ExtensionArray, (rows,)
-            ``voiceprint`` and ``job_id`` of dtype string, ``duration_s`` of dtype float64; missing where
-            there is none.
+            ``voiceprint`` and ``job_id`` of dtype string, ``duration_s`` and measures of dtype float64;
+            missing where there is none.
         """
         with self._lock:
             rests = [rest or _PENDING for rest in self._rests]
             blocks = [{name: values.copy() for name, values in block.items()} for block in self._blocks]
         columns = {
             name: pd.concat([pd.Series(_packed(name, block[name])) for block in blocks], ignore_index=True)
-            for name in _PACKED
+            for name in self._names
         }
         return rests, {name: column.array for name, column in columns.items()}
 
@@ -176,12 +194,12 @@ class Outcomes(Mapping[int, Outcome]):
 
 
 _PENDING = Outcome("pending")
-_PACKED = {"voiceprint": "string", "job_id": "string", "duration_s": "float64"}
-_NOTHING: dict[str, Any] = dict.fromkeys(_PACKED)
+_PACKED = ("voiceprint", "job_id", "duration_s")
+_TEXTS = ("voiceprint", "job_id")
 
 
 def _packed(name: str, values: Any) -> Any:
-    return pd.array(values, dtype=_PACKED[name])
+    return pd.array(values, dtype="string" if name in _TEXTS else "float64")
 
 
 @dataclass(frozen=True)
@@ -204,6 +222,9 @@ class Request:
         Whether clips are uploaded as 16 kHz mono FLAC where that is smaller.
     n_bought : int
         So many of ``max_new`` are bought already.
+    embed : callable, optional
+        Gives the network's vectors of windows: with it, the quality of every clip that has a file is
+        measured.
     """
 
     bases: tuple[Path, ...] = ()
@@ -213,6 +234,7 @@ class Request:
     max_new: int | None = None
     compress: bool = False
     n_bought: int = 0
+    embed: Embed | None = field(default=None, repr=False)
 
 
 def deadline_s(duration_s: float, n_open: int) -> float:

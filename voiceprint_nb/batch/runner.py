@@ -78,7 +78,7 @@ class Batch:
         tally.waiting_for_limit, tally.notice = orders.waiting_for_limit, orders.notice
         tally.requests, tally.limits = orders.requests, orders.limits
         self._leaders: dict[str, asyncio.Future[Outcome]] = {}
-        self.outcomes = Outcomes(len(cells))
+        self.outcomes = Outcomes(len(cells), measured=request.embed is not None)
         for position, outcome in done:
             self._end(position, outcome)
 
@@ -136,7 +136,7 @@ class Batch:
             key = self._note(position, content)
             order = partial(self._order, position, key, source, clip, held.aclose)
             outcome = await self._once(key, order, release=held.aclose)
-        return _with_clip(outcome, clip) if clip else outcome
+        return outcome.with_clip(clip) if clip else outcome
 
     async def _order(
         self, position: int, key: str, source: Source, clip: Clip | None, release: Release
@@ -247,11 +247,6 @@ _GONE = Outcome(
 
 async def _nothing() -> None:
     """There is nothing to release."""
-
-
-def _with_clip(outcome: Outcome, clip: Clip) -> Outcome:
-    sentences = [sentence for sentence in (clip.warning, outcome.warning) if sentence]
-    return replace(outcome, warning=" ".join(sentences) or None, duration_s=clip.duration_s)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -10,7 +10,7 @@ import hashlib
 import importlib.resources
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ DIMENSIONS = 256
 # 1: 146, 2: 240, 4: 328, 8: 284, 16: 324, 32: 346, 48: 351, 64: 346, 128: 305, 256: 330. Memory grows by
 # 1.5 MB a window and thread, so 32 is the smallest chunk at full speed.
 CHUNK_WINDOWS = 32
+
+_PARTS = replace(features.ROBUST, name="parts", layout="stepped", step_frames=40, min_coverage=1.0)
+"""One level for the whole clip as in `features.ROBUST`, and a window of 1.6 s every 0.4 s."""
 
 
 def fingerprint(recipe: str = "robust") -> str:
@@ -138,15 +141,39 @@ class Embedder:
         """
         if not clips:
             return np.empty((0, DIMENSIONS), np.float32)
-        stacked = np.concatenate(clips)
-        partials = np.empty((len(stacked), DIMENSIONS), np.float32)
-        for start in range(0, len(stacked), CHUNK_WINDOWS):
-            chunk = stacked[start : start + CHUNK_WINDOWS]
-            partials[start : start + len(chunk)] = self._session.run(["embeds"], {"mels": chunk})[0]
+        partials = self._run(np.concatenate(clips))
         firsts = np.cumsum([0, *(len(clip) for clip in clips[:-1])])
         sums: NDArray[np.float32] = np.add.reduceat(partials, firsts, axis=0)
         sums /= np.linalg.norm(sums, axis=1, keepdims=True)
         return sums
+
+    def embed_parts(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings of overlapping windows of one clip, to be compared with each other.
+
+        Parameters
+        ----------
+        samples : (samples,) float32
+            16 kHz mono.
+
+        Returns
+        -------
+        (windows, 256) float32
+            Unit length each; of 1.6 s every 0.4 s, whole windows only unless the clip is shorter than one.
+
+        Raises
+        ------
+        RowError
+            The clip is empty, silent, or holds values that are not finite.
+        """
+        return self._run(features.windows(samples, _PARTS))
+
+    def _run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings, (windows, 256) float32, of so many windows, a chunk at a time."""
+        partials = np.empty((len(windows), DIMENSIONS), np.float32)
+        for start in range(0, len(windows), CHUNK_WINDOWS):
+            chunk = windows[start : start + CHUNK_WINDOWS]
+            partials[start : start + len(chunk)] = self._session.run(["embeds"], {"mels": chunk})[0]
+        return partials
 
     def embed(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embedding of one clip: (256,) float32, unit length.

@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from voiceprint_nb import audio, contract
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.looking import LocalFile, RemoteFile, digest_of
+
+if TYPE_CHECKING:
+    from voiceprint_nb.intake.quality import Quality
 
 Fit = Literal["error", "best", "head"]
 FITS: tuple[Fit, ...] = ("error", "best", "head")
@@ -49,6 +52,8 @@ class Clip:
         Whether it is a stretch of a longer file.
     url : str or None
         Link that the service can fetch in place of the file, a secret; None if the file must be sent.
+    quality : Quality or None
+        What was measured of it, if that was asked for.
     """
 
     file: Path | None = field(repr=False)
@@ -59,6 +64,7 @@ class Clip:
     warning: str | None = None
     is_cut: bool = False
     url: str | None = field(default=None, repr=False)
+    quality: Quality | None = None
 
     @property
     def path(self) -> Path:

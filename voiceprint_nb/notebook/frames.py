@@ -14,6 +14,7 @@ import pandas as pd
 from voiceprint_nb.batch.outcomes import Kept, Outcome, Outcomes
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.intake.clips import FITS, Fit
+from voiceprint_nb.intake.quality import MEASURES
 
 DEFAULT_COLUMN = "audio"
 DEFAULT_PREFIX = "vp_"
@@ -119,15 +120,17 @@ def fit_of(fit: str) -> Fit:
     raise UsageError(f"Unknown fit={fit!r}: use 'error', 'best' or 'head'.")
 
 
-def result_names(prefix: str) -> dict[str, str]:
+def result_names(prefix: str, *, quality: bool = False) -> dict[str, str]:
     """Names of the columns that a run adds, by what they hold."""
     voiceprint = "voiceprint" if prefix == DEFAULT_PREFIX else f"{prefix}voiceprint"
-    return {"voiceprint": voiceprint} | {field: f"{prefix}{field}" for field in _RESULTS}
+    fields = (*_RESULTS, *(MEASURES if quality else ()))
+    return {"voiceprint": voiceprint} | {field: f"{prefix}{field}" for field in fields}
 
 
-def check_names(prefix: str) -> dict[str, str]:
+def check_names(prefix: str, *, quality: bool = False) -> dict[str, str]:
     """Names of the columns that a check adds, by what they hold."""
-    return {field: f"{prefix}{field}" for field in (*_FACTS, "n_bytes")}
+    fields = (*_FACTS, "n_bytes", *(MEASURES if quality else ()))
+    return {field: f"{prefix}{field}" for field in fields}
 
 
 def without_taken(
@@ -155,7 +158,7 @@ def with_outcomes(frame: pd.DataFrame, outcomes: Outcomes, names: Mapping[str, s
     """A copy of the frame with outcomes as new columns, on the same index, in the same order.
 
     Rows without an outcome are ``pending``. New columns are of dtype ``string`` with missing values;
-    ``duration_s`` is ``float64``; rate, channels and bytes are ``Int64``.
+    ``duration_s`` and measures of quality are ``float64``; rate, channels and bytes are ``Int64``.
     """
     rows, packed = outcomes.snapshot()
     columns = {

@@ -33,6 +33,7 @@ from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.clips import Clip
+from voiceprint_nb.intake.quality import Embed
 from voiceprint_nb.intake.sources import MediaSource
 from voiceprint_nb.notebook import frames
 from voiceprint_nb.service.clips import load_clip
@@ -57,12 +58,13 @@ def check_partition(
     prefix: str = frames.DEFAULT_PREFIX,
     overwrite: bool = False,
     sign: Callable[[str], str] | None = None,
+    quality: bool = False,
 ) -> pd.DataFrame:
     """As `check`, for a part of a table: one thread, no progress.
 
     Parameters
     ----------
-    frame, column, fit, base, prefix, overwrite, sign
+    frame, column, fit, base, prefix, overwrite, sign, quality
         As in `check`. Give ``base`` as an absolute folder that every worker sees.
 
     Returns
@@ -81,9 +83,9 @@ def check_partition(
     ['file_not_found']
     """
     frame, column = frames.as_frame(frame, column)
-    names = frames.check_names(prefix)
+    names = frames.check_names(prefix, quality=quality)
     frame = frames.without_taken(frame, column, names, overwrite=overwrite)
-    request = Request(frames.bases_of(base), frames.fit_of(fit))
+    request = Request(frames.bases_of(base), frames.fit_of(fit), embed=_embed_of(quality))
     cells = frames.cells_of(frame, column)
     outcomes = loop_thread().start(check_all(cells, request, Tally(len(cells)), sign=sign, threads=1)).wait()
     return frames.with_outcomes(frame, outcomes, names)
@@ -98,6 +100,7 @@ def voiceprint_partition(
     prefix: str = frames.DEFAULT_PREFIX,
     overwrite: bool = False,
     sign: Callable[[str], str] | None = None,
+    quality: bool = False,
 ) -> pd.DataFrame:
     """As ``voiceprints(..., service="local")``, for a part of a table: pure, on one thread, without a ledger.
 
@@ -108,18 +111,19 @@ def voiceprint_partition(
             vp.voiceprint_partition, batch_format="pandas", fn_kwargs={"column": "audio", "base": "/data"}
         )
 
-    For Spark, whose part is an iterator of frames::
+    For Spark, whose part is an iterator of frames, and whose tables want their columns named::
 
         def prints(parts):
             for part in parts:
-                yield vp.voiceprint_partition(part, "audio", base="/data")
+                yield vp.voiceprint_partition(part[["audio"]], "audio", base="/data")
 
-        empty = vp.voiceprint_partition(spark_frame.limit(0).toPandas(), "audio")
-        spark_frame.mapInPandas(prints, spark.createDataFrame(empty).schema)
+        columns = "audio string, voiceprint string, vp_status string, vp_error_code string, vp_error string, "
+        columns += "vp_warning string, vp_job_id string, vp_duration_s double, vp_source string"
+        spark_frame.mapInPandas(prints, columns)
 
     Parameters
     ----------
-    frame, column, fit, base, prefix, overwrite, sign
+    frame, column, fit, base, prefix, overwrite, sign, quality
         As in `voiceprints`. Give ``base`` as an absolute folder that every worker sees.
 
     Returns
@@ -139,9 +143,9 @@ def voiceprint_partition(
     ['invalid']
     """
     frame, column = frames.as_frame(frame, column)
-    names = frames.result_names(prefix)
+    names = frames.result_names(prefix, quality=quality)
     frame = frames.without_taken(frame, column, names, overwrite=overwrite)
-    request = Request(frames.bases_of(base), frames.fit_of(fit))
+    request = Request(frames.bases_of(base), frames.fit_of(fit), embed=_embed_of(quality))
     outcomes = loop_thread().start(_print_all(frames.cells_of(frame, column), request, sign)).wait()
     return frames.with_outcomes(frame, outcomes, names)
 
@@ -214,12 +218,16 @@ class _Printer:
         Open; its thread does all that computes.
     embedder : Embedder
         The network.
+    measured : bool
+        Whether the inspector measures the quality of clips.
     """
 
-    def __init__(self, cells: Sequence[object], inspector: Inspector, embedder: Embedder) -> None:
+    def __init__(
+        self, cells: Sequence[object], inspector: Inspector, embedder: Embedder, *, measured: bool
+    ) -> None:
         self._cells, self._inspector, self._embedder = cells, inspector, embedder
         self._texts: dict[str, str] = {}  # voiceprints by digest of the clip
-        self.outcomes = Outcomes(len(cells))
+        self.outcomes = Outcomes(len(cells), measured=measured)
 
     async def run(self) -> None:
         """Fill the outcomes, block by block; the next few are heard meanwhile."""
@@ -279,13 +287,7 @@ class _Printer:
 
     def _outcome(self, clip: Clip, fresh: dict[str, NDArray[np.float32]]) -> Outcome:
         source = "reused" if fresh.pop(clip.digest, None) is None else "new"
-        return Outcome(
-            "succeeded",
-            self._texts[clip.digest],
-            warning=clip.warning,
-            source=source,
-            duration_s=clip.duration_s,
-        )
+        return Outcome("succeeded", self._texts[clip.digest], source=source).with_clip(clip)
 
 
 _NO_STORAGE = (
@@ -294,18 +296,24 @@ _NO_STORAGE = (
 )
 
 
+def _embed_of(quality: bool) -> Embed | None:
+    return embedder_of_process().embed_parts if quality else None
+
+
 async def _print_all(
     cells: Sequence[object], request: Request, sign: Callable[[str], str] | None
 ) -> Outcomes:
     if not len(cells):
-        return Outcomes(0)
+        return Outcomes(0, measured=request.embed is not None)
     async with Inspector(request, sign=sign, threads=1) as inspector:
-        printer = _Printer(cells, inspector, await inspector.in_thread(_embedder_of_process))
+        embedder = await inspector.in_thread(embedder_of_process)
+        printer = _Printer(cells, inspector, embedder, measured=request.embed is not None)
         await printer.run()
     return printer.outcomes
 
 
-def _embedder_of_process() -> Embedder:
+def embedder_of_process() -> Embedder:
+    """The network that all threads of this process share."""
     with _loading:  # threads that begin together load it once
         return _embedder(os.getpid())
 

@@ -50,6 +50,7 @@ class Call:
     service: str = "local"
     model: str | None = None
     compress: bool = False
+    quality: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the ledger; the column, which may be anything hashable, is kept with the frame."""
@@ -122,6 +123,7 @@ class Session:
         self._listed = listed
         self._call = call
         self._settings = settings
+        embed = services.embed_of_quality() if call.quality else None
         self._ledger = Ledger(settings.data_dir if keep else None, paid=not settings.is_local)
         try:
             service = services.connect(settings, self._ledger, receiver)
@@ -134,7 +136,16 @@ class Session:
         self.tally = Tally(len(frame), destination=settings.destination)
         self._batch = Batch(
             frames.cells_of(frame, call.column),
-            request=Request(call.bases, call.fit, call.model, sign, max_new, call.compress, n_bought),
+            request=Request(
+                call.bases,
+                call.fit,
+                call.model,
+                sign,
+                max_new,
+                call.compress,
+                n_bought,
+                embed,
+            ),
             service=service,
             ledger=self._ledger,
             run_id=self.run_id,
@@ -181,7 +192,8 @@ class Session:
     def result(self) -> pd.DataFrame:
         """The frame with what is finished so far."""
         frame = frames.without_kept(self._frame, self._call.column)
-        out = frames.with_outcomes(frame, self._batch.outcomes, frames.result_names(self._call.prefix))
+        names = frames.result_names(self._call.prefix, quality=self._call.quality)
+        out = frames.with_outcomes(frame, self._batch.outcomes, names)
         snapshot = self.tally.snapshot()
         out.attrs = {**self._frame.attrs, "voiceprint_nb": self._facts(snapshot)}
         return out

@@ -15,6 +15,7 @@ from voiceprint_nb.settings import Settings
 
 if TYPE_CHECKING:
     from voiceprint_nb.client.receiver import Receiver
+    from voiceprint_nb.intake.quality import Embed
     from voiceprint_nb.service.local import LocalService
 
 LOCAL_POLL_S, LOOPBACK_POLL_S, REMOTE_POLL_S = 0.1, 0.2, 7.5
@@ -55,6 +56,13 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
         sweep_s=_LOOPBACK_SWEEP_S if settings.is_loopback else _REMOTE_SWEEP_S,
         receiver=receiver,
     )
+
+
+def embed_of_quality() -> Embed:
+    """What compares the windows of a clip, whichever service makes the prints: the local network."""
+    from voiceprint_nb.notebook.partitions import embedder_of_process
+
+    return embedder_of_process().embed_parts
 
 
 @functools.lru_cache(maxsize=64)

@@ -33,6 +33,7 @@ def check(
     overwrite: bool = False,
     progress: bool = True,
     sign: Callable[[str], str] | None = None,
+    quality: bool = False,
 ) -> pd.DataFrame:
     """Check every clip against the limits, without any service.
 
@@ -55,12 +56,23 @@ def check(
     sign : callable, optional
         Turns the address of an object (``s3://bucket/key``) into an https link, in threads; by default the
         extra ``cloud`` signs with the usual credentials.
+    quality : bool
+        Measure how good each clip is for a voiceprint, which decodes it whole and runs the local network
+        over it; links are copied for it. ``vp_warning`` says what hurts and what to do about it.
 
     Returns
     -------
     DataFrame
         The rows with ``vp_status`` (``ok`` or ``invalid``), ``vp_error_code``, ``vp_error``, ``vp_warning``,
-        ``vp_duration_s``, ``vp_sample_rate_hz``, ``vp_channels``, ``vp_format``, ``vp_n_bytes``.
+        ``vp_duration_s``, ``vp_sample_rate_hz``, ``vp_channels``, ``vp_format``, ``vp_n_bytes``. With
+        ``quality``, also, of what is used of the clip:
+
+        - ``vp_speech_s``: seconds of speech-like sound, without pauses
+        - ``vp_level_dbfs``: its RMS level in dB relative to full scale
+        - ``vp_clipped``: share of clipped samples, 0 to 1
+        - ``vp_snr_db``: estimate of its power over the noise's, in dB
+        - ``vp_voice_spread``: 0 to 2, how far apart the two voices are into which it can be split at best;
+          above 0.23 there may be two indeed. Voices that speak at once are not found.
 
     Raises
     ------
@@ -75,19 +87,20 @@ def check(
     """
     if frames.is_dask(data):
         return dask_frames.check(
-            data, column, fit=fit, base=base, prefix=prefix, overwrite=overwrite, sign=sign
+            data, column, fit=fit, base=base, prefix=prefix, overwrite=overwrite, sign=sign, quality=quality
         )
     from voiceprint_nb.batch.bridge import loop_thread
     from voiceprint_nb.batch.inspecting import check_all
     from voiceprint_nb.batch.outcomes import Request
     from voiceprint_nb.batch.progress import Tally
-    from voiceprint_nb.notebook import views
+    from voiceprint_nb.notebook import services, views
 
     frame, column = frames.as_frame(data, column)
-    names = frames.check_names(prefix)
+    names = frames.check_names(prefix, quality=quality)
     frame = frames.without_taken(frame, column, names, overwrite=overwrite)
     tally = Tally(len(frame), title="check")
-    request = Request(frames.bases_of(base), frames.fit_of(fit))
+    embed = services.embed_of_quality() if quality else None
+    request = Request(frames.bases_of(base), frames.fit_of(fit), embed=embed)
     meter = views.meter_for(progress, "")
     background = loop_thread().start(check_all(frames.cells_of(frame, column), request, tally, sign=sign))
     outcomes = background.wait(tick=(lambda: meter.show(tally.snapshot())) if meter else None)
@@ -112,6 +125,7 @@ def voiceprints(
     sign: Callable[[str], str] | None = None,
     max_new: int | None = None,
     compress: bool = False,
+    quality: bool = False,
 ) -> pd.DataFrame:
     """A voiceprint for every row; blocks until all rows have ended.
 
@@ -138,6 +152,9 @@ def voiceprints(
         on with them.
     compress : bool
         Upload clips as 16 kHz mono FLAC where that is smaller; the service turns them into that anyway.
+    quality : bool
+        Measure the clips as `check` does, and add its columns; not of links that the service fetches itself.
+        `resume` does it again.
 
     Returns
     -------
@@ -169,6 +186,7 @@ def voiceprints(
             prefix=prefix,
             overwrite=overwrite,
             sign=sign,
+            quality=quality,
             unused={
                 "model": model,
                 "data_dir": data_dir,
@@ -191,6 +209,7 @@ def voiceprints(
         sign=sign,
         max_new=max_new,
         compress=compress,
+        quality=quality,
     )
     return session.block(progress=progress)
 
@@ -213,13 +232,14 @@ def submit(
     sign: Callable[[str], str] | None = None,
     max_new: int | None = None,
     compress: bool = False,
+    quality: bool = False,
 ) -> Run:
     """As `voiceprints`, but returns at once with a `Run` that goes on in the background.
 
     Parameters
     ----------
     data, column, service, api_key, model, fit, base, prefix, overwrite, progress, ledger, data_dir, receiver,
-    sign, max_new, compress
+    sign, max_new, compress, quality
         As in `voiceprints`.
 
     Returns
@@ -252,6 +272,7 @@ def submit(
         sign=sign,
         max_new=max_new,
         compress=compress,
+        quality=quality,
     )
     return Run(session, progress=progress)
 
@@ -418,12 +439,21 @@ def _session(
     sign: Callable[[str], str] | None = None,
     max_new: int | None = None,
     compress: bool = False,
+    quality: bool = False,
 ) -> Session:
     refuse_model(settings)
     frame, column = frames.as_frame(data, column)
-    frame = frames.without_taken(frame, column, frames.result_names(prefix), overwrite=overwrite)
+    names = frames.result_names(prefix, quality=quality)
+    frame = frames.without_taken(frame, column, names, overwrite=overwrite)
     call = Call(
-        column, prefix, frames.fit_of(fit), frames.bases_of(base), settings.service, settings.model, compress
+        column=column,
+        prefix=prefix,
+        fit=frames.fit_of(fit),
+        bases=frames.bases_of(base),
+        service=settings.service,
+        model=settings.model,
+        compress=compress,
+        quality=quality,
     )
     return Session(
         frame,
