@@ -11,11 +11,17 @@ speakers are dealt into two halves; one calibrates, half of the other is enrolle
 all test clips of that half are matched. So half of them are of strangers, and the calibration has heard none
 of them. Both ways round, so many rounds with other draws. Clusters: likewise, all clips of the other half,
 without labels.
+
+Normalised scores: the speakers are dealt into three parts, one of which is the cohort. Carried over: the
+threshold for 1 % false accepts, clip against clip, is taken from clean clips of the second part, and asked
+about the third with white noise so many dB below the voice; then from one corpus, and asked about the clips
+of others, each against those of its own corpus. Open set: as above, with the second and third part.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import warnings
@@ -26,23 +32,34 @@ import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 
 import voiceprint_nb as vp
-from benchmarks.quality import embed, read_corpus
-from voiceprint_nb.contract import encode_voiceprint
-from voiceprint_nb.engine.embedder import fingerprint
+from benchmarks.quality import read_corpus
+from voiceprint_nb import audio
+from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
+from voiceprint_nb.engine.pool import EnginePool
 
 SEED = 11
 RATES = (0.01, 0.05)
 ENROLLED = 3
+NOISE_DB = (20.0, 10.0, 5.0)  # below the voice
 
 
-def prints_of(folder: Path) -> pd.DataFrame:
+def noisy(path: Path, below_db: float) -> np.ndarray:
+    """A clip with white noise so far below it; the same noise whenever it is asked for."""
+    samples = audio.read_mono(path)
+    noise = np.random.default_rng(len(samples)).standard_normal(len(samples), np.float32)
+    return samples + noise * np.float32(np.sqrt(np.mean(samples**2)) * 10 ** (-below_db / 20))
+
+
+def prints_of(folder: Path, below_db: float = np.inf) -> pd.DataFrame:
     """A row for each clip: its voiceprint, speaker, corpus, and whether it is for enrollment."""
     corpus = read_corpus(folder)
-    vectors = embed(corpus, "robust", np.zeros(len(corpus.paths)))
-    texts = [encode_voiceprint(fingerprint("robust"), vector.astype("<f4").tobytes()) for vector in vectors]
+    with EnginePool(Embedder) as pool:
+        jobs = [pool.submit(functools.partial(noisy, path, below_db)) for path in corpus.paths]
+        vectors = [job.result() for job in jobs]
+    name = Embedder().fingerprint
     return pd.DataFrame(
         {
-            "voiceprint": texts,
+            "voiceprint": [voiceprint_text(vector, name) for vector in vectors],
             "speaker": corpus.speakers,
             "corpus": corpus.corpora,
             "enroll": corpus.enrolled,
@@ -72,41 +89,102 @@ def show_closed_set(out: pd.DataFrame) -> None:
     print(f"\nclosed set: {right} of {len(told)} clips have the right name among {len(library)} people")
 
 
-def open_set(out: pd.DataFrame, rate: float, random: np.random.Generator) -> pd.DataFrame:
-    """One draw, both ways round: the matched test clips, with whether their speaker is enrolled."""
-    halves = np.array_split(random.permutation(out.speaker.unique()), 2)
-    parts = []
-    for calibrating, tested in (halves, halves[::-1]):
-        enrolled = tested[: len(tested) // 2]
-        calibration = vp.calibrate(out[out.speaker.isin(calibrating)], enrolled=ENROLLED)
-        library = vp.Library.from_frame(out[out.enroll & out.speaker.isin(enrolled)])
-        clips = out[~out.enroll & out.speaker.isin(tested)]
-        told = vp.match(clips, library, calibration=calibration, false_name_rate=rate)
-        parts.append(told.assign(is_known=told.speaker.isin(enrolled)))
-    return pd.concat(parts)
+def open_set(
+    out: pd.DataFrame,
+    rate: float,
+    calibrating: np.ndarray,
+    tested: np.ndarray,
+    cohort: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The matched test clips of these speakers, half of whom are enrolled, and whether each one's is."""
+    enrolled = tested[: len(tested) // 2]
+    calibration = vp.calibrate(out[out.speaker.isin(calibrating)], enrolled=ENROLLED, cohort=cohort)
+    library = vp.Library.from_frame(out[out.enroll & out.speaker.isin(enrolled)])
+    clips = out[~out.enroll & out.speaker.isin(tested)]
+    told = vp.match(clips, library, calibration=calibration, false_name_rate=rate, cohort=cohort)
+    return told.assign(is_known=told.speaker.isin(enrolled))
+
+
+def show_told(name: str, told: pd.DataFrame) -> None:
+    """Print what clips of strangers and of enrolled people are told, as a row."""
+    strangers, known = told[~told.is_known], told[told.is_known]
+    named = known.vp_decision.eq("match")
+    right = named & known.vp_label.eq(known.speaker).fillna(False)
+    shares = (
+        strangers.vp_decision.eq("match").mean(),
+        strangers.vp_decision.eq("unknown").mean(),
+        right.mean(),
+        (named & ~right).mean(),
+        known.vp_decision.eq("unsure").mean(),
+        known.vp_decision.eq("unknown").mean(),
+    )
+    print(f"| {name} | {' | '.join(f'{share:.2%}' for share in shares)} |", flush=True)
 
 
 def show_open_set(out: pd.DataFrame, rounds: int) -> None:
-    """Print what clips of strangers and of enrolled people are told."""
+    """Print a table of what clips are told."""
     print(
         "\n| false names asked for | strangers named | strangers unknown | right | wrong | unsure | missed |"
     )
     print("|---|---|---|---|---|---|---|")
     for rate in RATES:
+        random, parts = np.random.default_rng(SEED), []
+        for _ in range(rounds):
+            halves = np.array_split(random.permutation(out.speaker.unique()), 2)
+            parts += [open_set(out, rate, *halves), open_set(out, rate, *halves[::-1])]
+        show_told(f"{rate:.0%}", pd.concat(parts))
+
+
+def show_carried_over(conditions: dict[str, pd.DataFrame], rounds: int) -> None:
+    """Print what a threshold for 1 % does to clips of another condition, with and without a cohort."""
+    clean = conditions["clean"]
+    corpora = clean.corpus.value_counts().index[:2]
+    cases: list[tuple[str, list[tuple[float, ...]]]] = []
+    for scores in ("cosines", "clean cohort", "cohort of all conditions"):
+        made: dict[str, list[tuple[float, ...]]] = {}
         random = np.random.default_rng(SEED)
-        told = pd.concat([open_set(out, rate, random) for _ in range(rounds)])
-        strangers, known = told[~told.is_known], told[told.is_known]
-        named = known.vp_decision.eq("match")
-        right = named & known.vp_label.eq(known.speaker).fillna(False)
-        shares = (
-            strangers.vp_decision.eq("match").mean(),
-            strangers.vp_decision.eq("unknown").mean(),
-            right.mean(),
-            (named & ~right).mean(),
-            known.vp_decision.eq("unsure").mean(),
-            known.vp_decision.eq("unknown").mean(),
-        )
-        print(f"| {rate:.0%} | {' | '.join(f'{share:.2%}' for share in shares)} |", flush=True)
+        for _ in range(rounds):
+            nobody, calibrating, tested = np.array_split(random.permutation(clean.speaker.unique()), 3)
+            heard = pd.concat(conditions.values()) if scores == "cohort of all conditions" else clean
+            cohort = None if scores == "cosines" else heard[heard.speaker.isin(nobody)]
+            at = vp.calibrate(clean[clean.speaker.isin(calibrating)], cohort=cohort).threshold(0.01).value
+            for name, out in conditions.items():
+                asked = vp.calibrate(out[out.speaker.isin(tested)], cohort=cohort)
+                made.setdefault(f"clean | {name}", []).append(_errors(asked, at))
+            for corpus in corpora:
+                others = clean[~clean.speaker.isin(nobody)]
+                own = others.corpus.eq(corpus)
+                at = vp.calibrate(others[own], cohort=cohort).threshold(0.01).value
+                asked = vp.calibrate(others[~own], within="corpus", cohort=cohort)
+                made.setdefault(f"{corpus} | other corpora", []).append(_errors(asked, at))
+        cases += [(f"{name} | {scores}", errors) for name, errors in made.items()]
+    print("\n| threshold from | asked about | scores | equal error rate | false accepts | false rejects |")
+    print("|---|---|---|---|---|---|")
+    for name, errors in sorted(cases, key=lambda case: case[0].rpartition(" | ")[0]):
+        print(f"| {name} | {' | '.join(f'{share:.2%}' for share in np.mean(errors, axis=0))} |")
+
+
+def _errors(asked: vp.Calibration, threshold: float) -> tuple[float, float, float]:
+    accepted, rejected = asked.trials.impostor >= threshold, asked.trials.genuine < threshold
+    return asked.eer.value, float(accepted.mean()), float(rejected.mean())
+
+
+def show_normalised_open_set(conditions: dict[str, pd.DataFrame], rounds: int) -> None:
+    """Print what clips are told with and without a cohort; clips to be named in their condition."""
+    print("\n| scores, clips | strangers named | strangers unknown | right | wrong | unsure | missed |")
+    print("|---|---|---|---|---|---|---|")
+    clean = conditions["clean"]
+    for name, out in conditions.items():
+        mixed = pd.concat([clean[clean.enroll], out[~out.enroll]])  # enrolled in quiet
+        for scores in ("cosines", "cohort"):
+            random, parts = np.random.default_rng(SEED), []
+            for _ in range(rounds):
+                nobody, calibrating, tested = np.array_split(random.permutation(clean.speaker.unique()), 3)
+                heard = pd.concat(conditions.values())
+                cohort = heard[heard.speaker.isin(nobody)] if scores == "cohort" else None
+                known = pd.concat([clean[clean.speaker.isin(calibrating)], mixed[mixed.speaker.isin(tested)]])
+                parts.append(open_set(known, RATES[1], calibrating, tested, cohort))
+            show_told(f"{scores}, {name}", pd.concat(parts))
 
 
 def show_clusters(out: pd.DataFrame, rounds: int) -> None:
@@ -143,6 +221,12 @@ def main() -> None:
         show_closed_set(out)
         show_open_set(out, arguments.rounds)
         show_clusters(out, arguments.rounds)
+        conditions = {"clean": out} | {
+            f"noise at -{below_db:.0f} dB": prints_of(Path(arguments.speech), below_db)
+            for below_db in NOISE_DB
+        }
+        show_carried_over(conditions, arguments.rounds)
+        show_normalised_open_set(conditions, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 from voices import voices
 
@@ -31,6 +32,21 @@ def test_larger_groups_come_first_and_one_clip_stands_for_each() -> None:
     assert found.is_representative[1:5].tolist() == [n == cosines.sum(axis=1).argmax() for n in range(4)]
     assert found.is_representative[0]
     assert speakers[kept][found.is_representative].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("block", [1, 7, 256])
+@pytest.mark.parametrize("threshold", [0.2, 0.45, 0.7])
+def test_groups_are_those_of_average_linkage_in_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch, block: int, threshold: float
+) -> None:
+    monkeypatch.setattr(clustering, "_BLOCK_PRINTS", block)
+    embeddings, _ = voices(10, 5, noise=1.0)
+    reference = AgglomerativeClustering(
+        n_clusters=None, metric="precomputed", linkage="average", distance_threshold=1 - threshold
+    ).fit_predict(1 - embeddings @ embeddings.T)
+    found = clusters(embeddings, threshold=threshold)
+    assert 1 < found.number.max() < 50
+    assert adjusted_rand_score(reference, found.number) == 1.0
 
 
 @pytest.mark.parametrize(

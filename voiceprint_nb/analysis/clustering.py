@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from voiceprint_nb.errors import MissingExtra, UsageError
 
-_MOST_PRINTS = (
-    20_000  # 10 GB at the peak: distances, their halves and places, and float64 ones of the linkage
-)
+_MOST_PRINTS = 20_000  # 3.2 GB at the peak: float64 distances of all pairs, which the linkage copies
+_BLOCK_PRINTS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,18 +57,16 @@ def clusters(embeddings: NDArray[np.float32], *, threshold: float) -> Clusters:
     if len(embeddings) > _MOST_PRINTS:
         raise UsageError(f"{len(embeddings)} voiceprints are too many: cluster {_MOST_PRINTS} at most.")
     try:
-        from sklearn.cluster import AgglomerativeClustering
+        from scipy.cluster.hierarchy import fcluster, linkage
         from sklearn.metrics import silhouette_samples
     except ImportError as error:
         raise MissingExtra("Clusters need scikit-learn: pip install 'voiceprint_nb[analysis]'.") from error
-    cosines = np.clip(embeddings @ embeddings.T, -1, 1)
-    distances = 1 - cosines
-    np.fill_diagonal(distances, 0)
     group = np.zeros(len(embeddings), np.intp)
     if len(embeddings) > 1:
-        group = AgglomerativeClustering(
-            n_clusters=None, metric="precomputed", linkage="average", distance_threshold=1 - threshold
-        ).fit_predict(distances)
+        tree = linkage(_distances(embeddings), "average")
+        group = fcluster(tree, 1 - threshold, "distance")
+    distances = 1 - np.clip(embeddings @ embeddings.T, -1, 1)
+    np.fill_diagonal(distances, 0)
     names, first, number, sizes = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
     place = np.empty(len(names), np.intp)
     place[np.lexsort((first, -sizes))] = np.arange(len(names))  # equal sizes in the order of the rows
@@ -80,5 +77,17 @@ def clusters(embeddings: NDArray[np.float32], *, threshold: float) -> Clusters:
     is_representative = np.zeros(len(embeddings), bool)
     for group_number in range(len(names)):
         own = np.flatnonzero(number == group_number)
-        is_representative[own[cosines[np.ix_(own, own)].sum(axis=1).argmax()]] = True
+        is_representative[own[distances[np.ix_(own, own)].sum(axis=1).argmin()]] = True
     return Clusters(number + 1, silhouette, is_representative)
+
+
+def _distances(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """One less the cosine of each pair, in the order that SciPy keeps pairs in: (n * (n - 1) / 2,)."""
+    n = len(embeddings)
+    distances, end = np.empty(n * (n - 1) // 2), 0
+    for begin in range(0, n, _BLOCK_PRINTS):
+        block = np.clip(embeddings[begin : begin + _BLOCK_PRINTS] @ embeddings[begin:].T, -1, 1)
+        for row, cosines in enumerate(block):
+            begun, end = end, end + n - begin - row - 1
+            distances[begun:end] = 1 - cosines[row + 1 :]
+    return distances
