@@ -63,7 +63,10 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.text += data + "\n"
+        self.text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self.text += "\n"
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -95,7 +98,9 @@ def test_all_parts_are_in_one_file_that_needs_no_other(out: pd.DataFrame, tmp_pa
     assert len(images) == 5
     assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in images)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
-    assert "://" not in path.read_text().replace("https://host/secret-name", "")  # nothing from elsewhere
+    assert "://" not in path.read_text().replace(
+        "https://host/<wbr>secret-name", ""
+    )  # nothing from elsewhere
     assert "too_long" in page.text
     assert "longer than the service takes" in page.text
     assert f"the equal error rate was {calibration.eer:.1%}" in page.text
@@ -251,6 +256,17 @@ def test_a_run_that_the_ledger_knows_has_its_course_told(tmp_path: Path) -> None
     assert 'alt="A bar for each job: 3 rows (3 succeeded); 3 of 3 jobs ended in ' in text
     assert "Course" not in vp.report(done, tmp_path / "report.html").read_text()
     assert not (tmp_path / "user-data").exists()  # looking for a ledger makes none
+
+
+def test_wide_and_long_cells_stay_on_the_page(out: pd.DataFrame, tmp_path: Path) -> None:
+    path = vp.report(out.assign(digest="0f" * 32), tmp_path / "report.html")
+    page = Page(path)
+    regions = {str(one.get("aria-label")): one for one in page.all("div")}
+    assert "wide" in str(regions["Rows"]["class"]).split()  # printed on a page of its own, which is broader
+    assert str(regions["Rows by state"]["class"]).split() == ["scroll", "short"]
+    assert f'<td class="long">{"0f" * 32}</td>' in path.read_text()  # may break anywhere
+    assert "https://host/<wbr>secret-name-3.wav" in path.read_text()
+    assert "<wbr>" not in "".join(re.findall(r"vp_status|too_.*?long", path.read_text()))
 
 
 def test_long_frames_are_paged_and_stay_small(out: pd.DataFrame, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def similarity_matrix(matrix: pd.DataFrame, ax: Axes | None = None, *, ordered: 
     if len(matrix) <= _MOST_NUMBERS:
         for row, values in enumerate(matrix.to_numpy()):
             for column, value in enumerate(values):
-                place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": min(9.0, 0.42 * cell)}
+                place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": min(9.0, 0.37 * cell)}
                 ax.text(column, row, f"{value:.2f}", color="black" if value > 0.5 else "white", **place)
     ax.set_title("Similarity of voiceprints")
     return ax

@@ -31,7 +31,7 @@ _OF_MATCH = ("decision", "score", "margin", "probability")
 _OF_CLUSTER = ("cluster", "silhouette", "representative")
 _MOST_DRAWN = 400  # prints in a picture of all pairs
 _MOST_CHARACTERS = 80
-_MOST_NARROW = 30  # rows of a heat map that have room in a narrow picture
+_MOST_NARROW = 12  # rows of a heat map that have room in a narrow picture
 _PACKAGES = ("voiceprint_nb", "numpy", "pandas", "onnxruntime", "soundfile", "scikit-learn")
 
 
@@ -178,7 +178,7 @@ def _durations(data: pd.DataFrame, prefix: str) -> list[Block]:
     told = seconds.quantile([0, 0.25, 0.5, 0.75, 1])
     names = ["shortest", "quarter", "median", "three quarters", "longest", "in all"]
     ax = _axes((7, 3))
-    ax.hist(seconds, bins=40, color="#0072B2")
+    ax.hist(seconds, bins=40, color="#0072B2", edgecolor="white", linewidth=0.5)
     ax.set(xlabel="seconds of audio used", ylabel="rows")
     alt = f"Histogram of {len(seconds)} durations from {seconds.min():.2f} to {seconds.max():.2f} seconds."
     return [

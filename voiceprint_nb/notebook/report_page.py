@@ -13,15 +13,27 @@ _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;
 background:#fff}
 h1{font-size:1.9rem;line-height:1.2}h2{margin-top:2.2rem;border-bottom:1px solid #ccc}
-.scroll{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0;font-size:.92rem}
+.scroll{overflow-x:auto}.wide{margin-inline:min(0px,33rem - 50vw)}
+table{border-collapse:collapse;margin:.6rem 0;font-size:.92rem}
+table:has(th:nth-child(3)){width:max-content}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{text-align:left;vertical-align:top;padding:.25rem .8rem .25rem 0;border-bottom:1px solid #ddd;
-max-width:24rem;overflow-wrap:break-word}thead th{border-bottom:1px solid #666}
-td.number,th.number{text-align:right}
+max-width:min(24rem,60vw);overflow-wrap:break-word}thead th{border-bottom:1px solid #666}
+.long{overflow-wrap:anywhere}
+.number{text-align:right}
 figure{margin:1rem 0}figure img{max-width:100%;height:auto}figcaption{font-size:.92rem;color:#444}
 summary{cursor:pointer;padding:.3rem 0}
-@media print{body{margin:0;max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
+@media screen and (max-width:40rem){figure img{max-width:none;width:30rem}}
+@page wide{size:landscape}
+@media print{body{margin:0;max-width:none}h2{break-after:avoid}figure,tr,.short{break-inside:avoid}
+figure img{max-height:85vh}.scroll{overflow:visible}table:has(th){max-width:100%}th,td{max-width:none}
+.wide,h2:has(+p+.wide),h2:has(+p+.wide)+p{page:wide;margin-inline:0}
+.wide table{width:100%;font-size:min(.62rem,12.5rem/var(--columns))}
+.wide th,.wide td{padding-right:.3rem}.wide .long{min-width:8em}}
 """
+_MOST_NARROW = 8  # columns of a table that fits a page upright
+_MOST_SHORT = 12  # rows of a table that is kept on one page
+_MOST_UNBROKEN = 16  # characters of a word that stays whole
 _ACTIVE = re.compile(
     r"""[\\`*_{}\[\]<>#$~^@&|"'!]"""
     r"|(?<=-)-|-(?=-)|(?<=\.)\.|\.(?=\.)"  # dashes and an ellipsis
@@ -100,7 +112,9 @@ def _html(block: Block) -> str:
     if isinstance(block, Figure):
         data = base64.b64encode(block.png).decode()
         image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(block.alt)}">'
-        return f"<figure>{image}<figcaption>{html.escape(block.caption)}</figcaption></figure>"
+        caption = html.escape(block.caption)
+        scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">{image}</div>'
+        return f"<figure>{scroll}<figcaption>{caption}</figcaption></figure>"
     if not block.page or len(block.rows) <= block.page:
         return _html_table(block.caption, block.names, block.rows)
     pages = []
@@ -113,21 +127,38 @@ def _html(block: Block) -> str:
 
 
 def _html_table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    is_number = [bool(rows) and all(_is_number(row[n]) for row in rows) for n in range(len(names))]
-    marks = [' class="number"' if one else "" for one in is_number]
+    marks = [_mark([row[n] for row in rows]) for n in range(len(names))]
     head = "".join(
-        f'<th scope="col"{mark}>{html.escape(name)}</th>' for name, mark in zip(names, marks, strict=True)
+        f'<th scope="col"{mark}>{_breakable(name)}</th>' for name, mark in zip(names, marks, strict=True)
     )
     body = "".join(
         "<tr>"
-        + "".join(f"<td{mark}>{html.escape(cell)}</td>" for cell, mark in zip(row, marks, strict=True))
+        + "".join(f"<td{mark}>{_breakable(cell)}</td>" for cell, mark in zip(row, marks, strict=True))
         + "</tr>\n"
         for row in rows
     )
+    kind = "scroll" + " wide" * (len(names) > _MOST_NARROW) + " short" * (len(rows) <= _MOST_SHORT)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table>'
+        f'<div class="{kind}" style="--columns:{len(names)}" tabindex="0" role="region" '
+        f'aria-label="{html.escape(caption)}"><table>'
         f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
         "</table></div>"
+    )
+
+
+def _mark(cells: Sequence[str]) -> str:
+    if cells and all(map(_is_number, cells)):
+        return ' class="number"'
+    is_long = any(len(word) > _MOST_UNBROKEN for cell in cells for word in re.split(r"[\s/_-]", cell))
+    return ' class="long"' if is_long else ""
+
+
+def _breakable(text: str) -> str:
+    """Escaped text whose long words, such as paths, may go on in another line."""
+    words = re.split(r"(\s+)", html.escape(text))
+    return "".join(
+        re.sub(r"(?<=[^_/][_/])(?=[^_/])", "<wbr>", word) if len(word) > _MOST_UNBROKEN else word
+        for word in words
     )
 
 
