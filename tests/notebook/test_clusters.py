@@ -62,9 +62,9 @@ def test_a_killed_worker_costs_no_row(client: Client, stored: dd.DataFrame, tmp_
 
 def test_a_worker_loads_the_network_once(client: Client, stored: dd.DataFrame, tmp_path: Path) -> None:
     def loads() -> tuple[int, int]:
-        from voiceprint_nb.notebook import partitions
+        from voiceprint_nb.engine import shared
 
-        facts = partitions._embedder.cache_info()
+        facts = shared._embedder.cache_info()
         return facts.misses, facts.hits
 
     vp.voiceprints(stored, "audio", base=tmp_path, service="local").compute()

@@ -11,9 +11,9 @@ import pytest
 from voices import prints, voices
 
 import voiceprint_nb as vp
+from voiceprint_nb.engine import shared
 from voiceprint_nb.engine.embedder import Embedder
 from voiceprint_nb.errors import UsageError
-from voiceprint_nb.notebook import partitions
 
 Noises = Callable[..., list[tuple[np.ndarray, int]]]
 
@@ -86,19 +86,19 @@ def test_threads_that_begin_together_load_one_network(
     loaded = []
 
     class Counted(Embedder):
-        def __init__(self) -> None:
-            loaded.append(1)
-            super().__init__()
+        def __init__(self, *, recipe: str) -> None:
+            loaded.append(recipe)
+            super().__init__(recipe=recipe)
 
-    monkeypatch.setattr(partitions, "Embedder", Counted)
-    partitions._embedder.cache_clear()
+    monkeypatch.setattr(shared, "Embedder", Counted)
+    shared._embedder.cache_clear()
     frame = pd.DataFrame({"audio": noises(2)})
     threads = [threading.Thread(target=vp.voiceprint_partition, args=[frame]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert loaded == [1]
+    assert loaded == ["robust"]
 
 
 @pytest.mark.parametrize("verb", [vp.check_partition, vp.voiceprint_partition])

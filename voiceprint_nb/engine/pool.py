@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,18 @@ from voiceprint_nb.engine.embedder import Embedder
 Vector = NDArray[np.float32]
 Load = Callable[[], NDArray[np.float32]]
 _Task = tuple[Load, "Future[Vector]"]
+
+
+class Network(Protocol):
+    """What threads compute with: an `Embedder`, or something that asks one elsewhere."""
+
+    def windows(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is embedded of a clip, of (samples,) float32 at 16 kHz; raises `RowError`."""
+        ...
+
+    def embed_windows(self, clips: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Embeddings, (n, 256) float32, of what `windows` returned of several clips."""
+        ...
 
 
 def usable_cpus() -> int:
@@ -45,7 +57,7 @@ class EnginePool:
     Parameters
     ----------
     make_embedder : callable
-        Returns the `Embedder` that all threads share.
+        Returns the `Embedder`, or other network, that all threads share.
     threads : int, optional
         Worker threads; by default one per usable CPU. Each computes on one core.
     batch : int
@@ -61,7 +73,7 @@ class EnginePool:
     """
 
     def __init__(
-        self, make_embedder: Callable[[], Embedder] = Embedder, *, threads: int | None = None, batch: int = 16
+        self, make_embedder: Callable[[], Network] = Embedder, *, threads: int | None = None, batch: int = 16
     ) -> None:
         self._make_embedder = make_embedder
         self._limit = max(1, usable_cpus() if threads is None else threads)
@@ -70,7 +82,7 @@ class EnginePool:
         self._tasks: deque[_Task] = deque()
         self._threads: list[threading.Thread] = []
         self._closed = False
-        self._embedder: Embedder | None = None
+        self._embedder: Network | None = None
         self._making = threading.Lock()
         self._busy_s = 0.0
 
@@ -188,7 +200,7 @@ class EnginePool:
         for future, vector in zip(futures, vectors, strict=True):
             future.set_result(vector.copy())  # a view would keep the whole batch alive
 
-    def _shared_embedder(self) -> Embedder:
+    def _shared_embedder(self) -> Network:
         with self._making:
             if self._embedder is None:
                 self._embedder = self._make_embedder()

@@ -8,10 +8,7 @@ network is loaded once a process, so the cluster alone decides how many cores wo
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +28,7 @@ from voiceprint_nb.batch.inspecting import Inspector, check_all
 from voiceprint_nb.batch.outcomes import Outcome, Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
+from voiceprint_nb.engine.shared import embedder_of_process
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.clips import Clip
 from voiceprint_nb.intake.quality import Embed
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 _BLOCK = 16  # clips that share network runs
 _AHEAD = 3  # blocks that are fetched and decoded meanwhile: one slow link holds nothing up
 
-_loading = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
@@ -305,21 +302,9 @@ async def _print_all(
 ) -> Outcomes:
     if not len(cells):
         return Outcomes(0, measured=request.embed is not None)
+    scratch.sweep()  # a worker that was killed may have left copies of audio
     async with Inspector(request, sign=sign, threads=1) as inspector:
         embedder = await inspector.in_thread(embedder_of_process)
         printer = _Printer(cells, inspector, embedder, measured=request.embed is not None)
         await printer.run()
     return printer.outcomes
-
-
-def embedder_of_process() -> Embedder:
-    """The network that all threads of this process share."""
-    with _loading:  # threads that begin together load it once
-        return _embedder(os.getpid())
-
-
-@functools.lru_cache(maxsize=4)
-def _embedder(_pid: int) -> Embedder:
-    """One network a process; a forked child gets its own."""
-    scratch.sweep()  # a worker that was killed may have left copies of audio
-    return Embedder()

@@ -60,7 +60,7 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
 
 def embed_of_quality() -> Embed:
     """What compares the windows of a clip, whichever service makes the prints: the local network."""
-    from voiceprint_nb.notebook.partitions import embedder_of_process
+    from voiceprint_nb.engine.shared import embedder_of_process
 
     return embedder_of_process().embed_parts
 
