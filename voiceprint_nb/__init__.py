@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from voiceprint_nb.notebook import accessor as _accessor  # noqa: F401 - registers df.voiceprint
 
 if TYPE_CHECKING:
-    from voiceprint_nb.analysis import plots
     from voiceprint_nb.analysis.calibration import Calibration
     from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.client.receiver import Receiver
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
+    from voiceprint_nb.notebook import plots
     from voiceprint_nb.notebook.comparing import calibrate, cluster, compare
     from voiceprint_nb.notebook.doctor import doctor
     from voiceprint_nb.notebook.finding import find_audio
@@ -122,7 +122,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load a public name on first use: importing the package stays as cheap as importing pandas."""
     if name == "plots":
-        return importlib.import_module(f"{__name__}.analysis.plots")
+        return importlib.import_module(f"{__name__}.notebook.plots")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -258,6 +258,24 @@ def test_a_run_that_the_ledger_knows_has_its_course_told(tmp_path: Path) -> None
     assert not (tmp_path / "user-data").exists()  # looking for a ledger makes none
 
 
+def test_bad_clips_are_named_by_their_rows(out: pd.DataFrame, tmp_path: Path) -> None:
+    assert "Quality" not in vp.report(out, tmp_path / "report.md").read_text()
+    n = len(out)
+    measured = out.assign(
+        vp_speech_s=[str(2 + k / 10) for k in range(n)],  # text, as a CSV file has it
+        vp_clipped=[0.5, 0.0, 0.9, *[0.0] * (n - 3)],
+        vp_snr_db=[13.0 - k for k in range(7)] + [20.0] * (n - 7),
+        vp_voice_spread=float("nan"),
+    )
+    text = vp.report(measured, tmp_path / "report.md", redact=True).read_text()
+    assert "| speech (s) | 4.45 | below 1.2 | 0 |  |" in text
+    assert "| clipped samples (share) | 0 | above 0.03 | 2 | 3 (0.9), 1 (0.5) |" in text
+    assert "| below 14 | 7 | 7 (7), 6 (8), 5 (9), 4 (10), 3 (11) |" in text
+    assert "| spread of the voice (cosine distance) |  | above 0.23 | 0 |  |" in text
+    assert "level of speech" not in text
+    assert "vp\\_snr\\_db" in text  # a number may stay in a report without names
+
+
 def test_wide_and_long_cells_stay_on_the_page(out: pd.DataFrame, tmp_path: Path) -> None:
     path = vp.report(out.assign(digest="0f" * 32), tmp_path / "report.html")
     page = Page(path)

@@ -16,6 +16,7 @@ from voiceprint_nb.analysis.calibration import Calibration
 from voiceprint_nb.analysis.library import Library
 from voiceprint_nb.analysis.prints import labels_of, prints_of, voiceprint_column
 from voiceprint_nb.errors import ROW_CODES, MissingExtra, UsageError
+from voiceprint_nb.intake import quality
 from voiceprint_nb.notebook import plots
 from voiceprint_nb.notebook.frames import DEFAULT_PREFIX
 from voiceprint_nb.notebook.report_page import Block, Figure, Heading, Paragraph, Table, as_html, as_markdown
@@ -26,9 +27,23 @@ Facts = Mapping[str, Any]
 
 _LABEL = "label of the report"
 _PAGE_ROWS = 500
-_SAFE = ("status", "error_code", "duration_s", "source")  # what repeats nothing of a row's own words
+_SAFE = (
+    "status",
+    "error_code",
+    "duration_s",
+    "source",
+    *quality.MEASURES,
+)  # what repeats nothing of a row's own words
 _OF_MATCH = ("decision", "score", "margin", "probability")
 _OF_CLUSTER = ("cluster", "silhouette", "representative")
+_QUALITY = (  # measure, what it is called, from where on it is warned of, and whether low or high is bad
+    ("speech_s", "speech (s)", quality.LEAST_SPEECH_S, "below"),
+    ("level_dbfs", "level of speech (dBFS)", quality.LEAST_LEVEL_DBFS, "below"),
+    ("clipped", "clipped samples (share)", quality.MOST_CLIPPED, "above"),
+    ("snr_db", "speech over noise (dB)", quality.LEAST_SNR_DB, "below"),
+    ("voice_spread", "spread of the voice (cosine distance)", quality.MOST_VOICE_SPREAD, "above"),
+)
+_MOST_WORST = 5
 _MOST_DRAWN = 400  # prints in a picture of all pairs
 _MOST_CHARACTERS = 80
 _MOST_NARROW = 12  # rows of a heat map that have room in a narrow picture
@@ -95,6 +110,7 @@ def report(
         _counts(data, prefix, redact=redact),
         _timeline(facts, data_dir),
         _durations(data, prefix),
+        _quality(data, prefix),
         _calibration(calibration),
         _matches(data, library),
         _pictures(data, label),
@@ -186,6 +202,23 @@ def _durations(data: pd.DataFrame, prefix: str) -> list[Block]:
         Table("Seconds of audio", names, [[*(f"{value:.2f}" for value in told), f"{seconds.sum():.0f}"]]),
         Figure(_png(ax), "Durations of the clips", alt),
     ]
+
+
+def _quality(data: pd.DataFrame, prefix: str) -> list[Block]:
+    rows = []
+    for measure, what, limit, bad in _QUALITY:
+        if f"{prefix}{measure}" not in data.columns:
+            continue
+        found = pd.to_numeric(data[f"{prefix}{measure}"], errors="coerce").set_axis(range(1, len(data) + 1))
+        found = found.dropna().sort_values(ascending=bad == "below")
+        beyond = found[found < limit] if bad == "below" else found[found > limit]
+        worst = ", ".join(f"{row} ({value:.3g})" for row, value in beyond.head(_MOST_WORST).items())
+        middle = f"{found.median():.3g}" if len(found) else ""
+        rows.append([what, middle, f"{bad} {limit:g}", str(len(beyond)), worst])
+    if not rows:
+        return []
+    names = ["measure", "median", "warned of", "rows", "worst rows, by number"]
+    return [Heading("Quality of the clips"), Table("Measures", names, rows)]
 
 
 def _calibration(calibration: Calibration | None) -> list[Block]:
