@@ -139,9 +139,8 @@ def show_carried_over(conditions: dict[str, pd.DataFrame], rounds: int) -> None:
     """Print what a threshold for 1 % does to clips of another condition, with and without a cohort."""
     clean = conditions["clean"]
     corpora = clean.corpus.value_counts().index[:2]
-    cases: list[tuple[str, list[tuple[float, ...]]]] = []
+    made: dict[tuple[str, str], dict[str, list[tuple[float, ...]]]] = {}
     for scores in ("cosines", "clean cohort", "cohort of all conditions"):
-        made: dict[str, list[tuple[float, ...]]] = {}
         random = np.random.default_rng(SEED)
         for _ in range(rounds):
             nobody, calibrating, tested = np.array_split(random.permutation(clean.speaker.unique()), 3)
@@ -150,18 +149,19 @@ def show_carried_over(conditions: dict[str, pd.DataFrame], rounds: int) -> None:
             at = vp.calibrate(clean[clean.speaker.isin(calibrating)], cohort=cohort).threshold(0.01).value
             for name, out in conditions.items():
                 asked = vp.calibrate(out[out.speaker.isin(tested)], cohort=cohort)
-                made.setdefault(f"clean | {name}", []).append(_errors(asked, at))
+                made.setdefault(("clean", name), {}).setdefault(scores, []).append(_errors(asked, at))
             for corpus in corpora:
                 others = clean[~clean.speaker.isin(nobody)]
                 own = others.corpus.eq(corpus)
                 at = vp.calibrate(others[own], cohort=cohort).threshold(0.01).value
                 asked = vp.calibrate(others[~own], within="corpus", cohort=cohort)
-                made.setdefault(f"{corpus} | other corpora", []).append(_errors(asked, at))
-        cases += [(f"{name} | {scores}", errors) for name, errors in made.items()]
+                made.setdefault((corpus, "others"), {}).setdefault(scores, []).append(_errors(asked, at))
     print("\n| threshold from | asked about | scores | equal error rate | false accepts | false rejects |")
     print("|---|---|---|---|---|---|")
-    for name, errors in sorted(cases, key=lambda case: case[0].rpartition(" | ")[0]):
-        print(f"| {name} | {' | '.join(f'{share:.2%}' for share in np.mean(errors, axis=0))} |")
+    for (source, asked_about), by_scores in made.items():
+        for scores, errors in by_scores.items():
+            shares = " | ".join(f"{share:.2%}" for share in np.mean(errors, axis=0))
+            print(f"| {source} | {asked_about} | {scores} | {shares} |")
 
 
 def _errors(asked: vp.Calibration, threshold: float) -> tuple[float, float, float]:

@@ -92,7 +92,9 @@ def calibrate(
         Prints of yet other people, none of whom is heard in ``data`` or will be enrolled, recorded under all
         the conditions that clips will have: a few hundred, of as many people as there are. Scores are
         normalised by them (adaptive s-norm, `analysis.normalising`), so that a threshold holds for clips of
-        more noise, too. They are no cosines then. Give the same cohort to `match` and `verify`.
+        more noise, too; with a cohort that lacks that noise it holds less well than for cosines, and where
+        all clips are alike in quality cosines do as well. Normalised scores are no cosines. Give the same
+        cohort to `match` and `verify`.
 
     Returns
     -------
