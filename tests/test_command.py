@@ -88,6 +88,15 @@ def test_check_fits_long_clips(tmp_path):
     assert main(["check", "long.csv", "--fit", "head"]) == 0
 
 
+def test_quality_is_measured_where_it_is_asked_for(good, tmp_path):
+    for command in ("check", "run"):
+        out = str(tmp_path / f"{command}.csv")
+        assert main([command, str(good), "--column", "sound", "--quality", "--out", out]) == 0
+        assert read_table(Path(out)).vp_snr_db.astype(float).between(10, 90).all()
+    assert main(["resume", "--out", out]) == 0
+    assert "vp_snr_db" in read_table(Path(out))
+
+
 def test_plan_prints_what_a_run_would_do(good, own_place, monkeypatch, capsys):
     assert main(["plan", MANIFEST, "--base", str(REPOSITORY)]) == 1
     assert "19 prints to make on this machine, 1 duplicate, 4 invalid" in capsys.readouterr().out

@@ -86,3 +86,13 @@ def _held_bytes() -> int:
     except ImportError:
         return tracemalloc.get_traced_memory()[0]
     return tracemalloc.get_traced_memory()[0] + int(pa.total_allocated_bytes())
+
+
+def test_measures_are_packed_where_they_are_asked_for():
+    rows = [replace(DONE, snr_db=12.5, speech_s=2.0), replace(DONE, snr_db=9.5)]
+    outcomes = Outcomes(3, enumerate(rows), measured=True)
+    assert dict(outcomes) == dict(enumerate(rows))
+    assert outcomes.kinds() == [replace(DONE, voiceprint=None, job_id=None, duration_s=None)]
+    packed = outcomes.snapshot()[1]
+    pd.testing.assert_extension_array_equal(packed["snr_db"], pd.array([12.5, 9.5, None], dtype="float64"))
+    assert "snr_db" not in Outcomes(1).snapshot()[1]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from counted_web import Web, serving
 
@@ -96,3 +97,32 @@ def test_a_git_lfs_pointer_says_so(web: Web, passes_on: Any, headers: dict[str, 
     with pytest.raises(RowError) as caught:
         clip_of(web.put(POINTER, headers=headers), passes_on=passes_on)
     assert caught.value.code == "not_audio" and "Git LFS" in str(caught.value)
+
+
+def measured_links(web: Web, *, passes_on: Any) -> tuple[Clip, int]:
+    """The clip of a link whose quality is asked for, and how many bytes were sent for it."""
+
+    def embed(samples: np.ndarray) -> np.ndarray:
+        return np.eye(2, dtype=np.float32)
+
+    async def main() -> Clip:
+        async with Inspector(Request(embed=embed), passes_on=passes_on) as inspector:
+            source: Any = inspector.parse(web.put(SHORT))
+            async with inspector.clip(source) as clip:
+                return clip
+
+    return asyncio.run(main()), web.sent
+
+
+def test_links_are_measured_only_where_they_are_copied(web: Web) -> None:
+    clip, n_sent = measured_links(web, passes_on=lambda _: True)
+    assert (clip.quality, n_sent) == (None, 1100)
+    clip, n_sent = measured_links(web, passes_on=None)
+    assert clip.quality is not None
+    assert (clip.quality.voice_spread, n_sent) == (1.0, len(SHORT))
+
+
+def test_a_check_copies_links_to_measure_them(web: Web) -> None:
+    request = Request(embed=lambda samples: np.eye(2, dtype=np.float32))
+    outcome = asyncio.run(check_all([web.put(SHORT)], request, Tally(1)))[0]
+    assert (outcome.status, outcome.voice_spread, web.sent) == ("ok", 1.0, len(SHORT))
