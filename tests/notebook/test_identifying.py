@@ -246,6 +246,10 @@ def test_what_a_cohort_has_not_normalised_is_not_compared_with_what_it_has(
     strangers = frame_of(3, 1, seed=12)
     with pytest.raises(vp.UsageError, match="3 of the cohort's"):  # who is enrolled is not the cohort's
         vp.match(strangers, library, threshold=1.0, cohort=pd.concat([cohort, known[:3]]))
+    with pytest.warns(UserWarning, match="12 voiceprints is small") as told:
+        vp.match(known, library, threshold=5.0, cohort=cohort[:12])
+        vp.verify(clip, clip, threshold=5.0, cohort=cohort[:12])
+    assert len(told) == 2
     with pytest.raises(vp.UsageError, match="a number, not nan"):
         vp.match(known, library, threshold=float("nan"), cohort=cohort)
 

@@ -130,6 +130,7 @@ def match(
     scoring = scoring_of(scoring, calibration)
     if threshold is not None:
         accept, reject, told = _given(threshold, unknown_below, others)
+        warn(None if others is None else others.remark)
     elif calibration is None:
         raise UsageError(NO_THRESHOLD)
     else:
@@ -227,7 +228,7 @@ def verify(
     -----
     UserWarning
         The calibration has too few false claims for this rate, or is for one clip a person where there are
-        several, or the other way.
+        several, or the other way; or a small cohort without a calibration, which would have told.
     """
     one = prints_of([claim])
     others = prints_of([person] if isinstance(person, (str, Voiceprint)) else person)
@@ -238,6 +239,7 @@ def verify(
     scoring = scoring_of(scoring, calibration)
     if threshold is not None:
         threshold = checked(threshold, nobody)
+        warn(None if nobody is None else nobody.remark)
     elif calibration is None:
         raise UsageError(NO_THRESHOLD)
     else:
