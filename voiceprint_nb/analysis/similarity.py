@@ -52,7 +52,7 @@ def vectors(texts: Iterable[object]) -> NDArray[np.float32]:
             )
     if not rows:
         raise UsageError("There are no voiceprints to compare: pass at least one.")
-    return np.stack(rows).astype(np.float32)
+    return np.stack(rows).astype(np.float32, copy=False)
 
 
 def cosine_matrix(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
