@@ -99,6 +99,13 @@ def test_scores_and_threshold(labelled):
     assert set(line.get_xdata()) == {made.threshold(0.05).value}
 
 
+def test_normalised_scores_are_not_called_cosines(labelled):
+    others, _ = voices(200, 1, noise=0.9, seed=1)
+    ax = score_histogram(calibrate(labelled, cohort=prints(others)))
+    assert ax.get_xlabel() == "score (normalised)"
+    assert score_histogram(calibrate(labelled)).get_xlabel() == "score (cosine)"
+
+
 def test_error_rates_cross_at_the_equal_error_rate(labelled):
     made = calibrate(labelled)
     ax = det_curve(made)

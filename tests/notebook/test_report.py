@@ -242,6 +242,14 @@ def test_matches_under_a_prefix_of_their_own_are_told(out: pd.DataFrame, tmp_pat
     assert re.findall("<h2>(Who.*?)</h2>", text) == ["Who speaks (who_label)", "Who speaks (sure_label)"]
 
 
+def test_methods_name_what_scores_were_normalised_by(out: pd.DataFrame, tmp_path: Path) -> None:
+    others, _ = voices(200, 1, noise=0.6, seed=1)
+    with pytest.warns(UserWarning, match="12 speakers are too few"):
+        calibration = vp.calibrate(out, cohort=prints(others))
+    text = vp.report(out, tmp_path / "report.html", calibration=calibration).read_text()
+    assert f"cosine similarities after normalisation ({calibration.normalisation})" in text
+
+
 def test_only_its_writer_may_read_it(out: pd.DataFrame, tmp_path: Path) -> None:
     path = vp.report(out, tmp_path / "report.html")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -110,7 +110,8 @@ def score_histogram(
         ax.axvspan(at.low, at.high, color=_GREY, alpha=0.2)
         name = f"{false_accept_rate:.1%} false accepts at {at:.3f}"
         ax.axvline(at.value, color="black", linestyle="--", label=name)
-    ax.set(xlabel="score (cosine)", ylabel="density", title="Scores of true and false claims")
+    kind = "cosine" if calibration.normalisation is None else "normalised"
+    ax.set(xlabel=f"score ({kind})", ylabel="density", title="Scores of true and false claims")
     ax.legend(loc="upper left", frameon=False)
     return ax
 
@@ -231,11 +232,17 @@ def timeline(times: pd.DataFrame, ax: Axes | None = None) -> Axes:
         label = f"at the service, still open ({is_open.sum()})"
         _bars(ax, accepted, last, is_open, label=label, facecolor="white", edgecolor=_ORANGE, hatch="////")
     ends = np.sort(ended[~is_open])
-    ax.step([0, *ends], range(len(ends) + 1), "k--", where="post", linewidth=1.2, label="ended so far")
+    line: dict[str, Any] = {
+        "where": "post",
+        "linewidth": 1.5,
+        "path_effects": _halo(),
+        "label": "ended so far",
+    }
+    ax.step([0, *ends], range(len(ends) + 1), "k--", **line)
     ax.set(xlim=(0, None), ylim=(0, len(times)), xlabel=f"{unit} since the run began")
     ax.set(ylabel="jobs, in order of submission", title=_pace(times, unit_s, unit))
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="lower right", framealpha=0.9)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
     return ax
 
 
@@ -302,12 +309,15 @@ def _scatter(ax: Axes, places: np.ndarray, name: str | None, colour: str, marker
 
 
 def _number(ax: Axes, place: np.ndarray, number: int) -> None:
+    beside: dict[str, Any] = {"xytext": (7, 7), "textcoords": "offset points"}
+    xy = (float(place[0]), float(place[1]))
+    ax.annotate(str(number), xy, **beside, weight="bold", fontsize=9, path_effects=_halo(), zorder=4)
+
+
+def _halo() -> list[Any]:
     from matplotlib.patheffects import withStroke
 
-    beside: dict[str, Any] = {"xytext": (7, 7), "textcoords": "offset points"}
-    around = [withStroke(linewidth=2.5, foreground="white")]
-    xy = (float(place[0]), float(place[1]))
-    ax.annotate(str(number), xy, **beside, weight="bold", fontsize=9, path_effects=around, zorder=4)
+    return [withStroke(linewidth=3, foreground="white")]
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:

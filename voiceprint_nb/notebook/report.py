@@ -326,7 +326,7 @@ def _methods(data: pd.DataFrame, facts: Facts, prefix: str, calibration: Calibra
         n_clips = calibration.enrolled
         against = "clip against clip" if n_clips == 1 else f"clips against people of {n_clips} clips"
         sentences.append(
-            "Scores are cosine similarities, calibrated by logistic regression on "
+            f"Scores are {_scores(calibration)}, calibrated by logistic regression on "
             f"{calibration.n_clips} clips of {calibration.n_speakers} speakers ({against}; "
             f"{calibration.n_genuine} true, {calibration.n_impostor} false claims); the equal error rate was "
             f"{calibration.eer:.1%} (95 % interval by a bootstrap over speakers)."
@@ -336,6 +336,12 @@ def _methods(data: pd.DataFrame, facts: Facts, prefix: str, calibration: Calibra
         "flatter every system; a score is no proof of identity."
     )
     return [Heading("Methods"), Paragraph(" ".join(sentences))]
+
+
+def _scores(calibration: Calibration) -> str:
+    if calibration.normalisation is None:
+        return "cosine similarities"
+    return f"cosine similarities after normalisation ({calibration.normalisation})"
 
 
 def _appendix(facts: Facts) -> list[Block]:
