@@ -69,7 +69,7 @@ class Row:
     truth: float
     quality: Quality
     loss: float
-    n_sentences: int
+    told: frozenset[str]
 
 
 def active(samples: Samples) -> NDArray[np.bool_]:
@@ -160,8 +160,8 @@ def rows_of(number: int, damages: Damages, centre: Samples, embedder: Embedder) 
         quality = measure(damaged.samples, RATE_HZ, embed=embedder.embed_parts)
         score = float(embedder.embed(damaged.samples) @ centre)
         whole = whole or score
-        n_sentences = len(sentences(quality))
-        rows.append(Row(damaged.kind, damaged.name, damaged.truth, quality, whole - score, n_sentences))
+        told = frozenset(sentences(quality))
+        rows.append(Row(damaged.kind, damaged.name, damaged.truth, quality, whole - score, told))
     return rows
 
 
@@ -172,8 +172,10 @@ def values(rows: list[Row], measure_name: str) -> NDArray[np.float64]:
 
 def print_damages(rows: list[Row]) -> None:
     """One line for each damage."""
-    print("| damage | clips | truth, measured, median error | mean loss | with a sentence |")
-    print("|---|---|---|---|---|")
+    print(
+        "| damage | clips | truth, measured, median error | mean loss | with a sentence | on a second voice |"
+    )
+    print("|---|---|---|---|---|---|")
     by_name = defaultdict(list)
     for row in rows:
         by_name[row.name].append(row)
@@ -186,8 +188,9 @@ def print_damages(rows: list[Row]) -> None:
             error = np.nanmedian(np.abs(found - truths))
             told = f"{np.median(truths):.3g}, {np.nanmedian(found):.3g}, {error:.2g}"
         loss = np.mean([row.loss for row in group])
-        warned = np.mean([row.n_sentences > 0 for row in group])
-        print(f"| {kind}: {name} | {len(group)} | {told} | {loss:.3f} | {warned:.0%} |")
+        warned = np.mean([bool(row.told) for row in group])
+        two = np.mean(["voice_spread" in row.told for row in group])
+        print(f"| {kind}: {name} | {len(group)} | {told} | {loss:.3f} | {warned:.0%} | {two:.0%} |")
 
 
 def print_correlations(rows: list[Row]) -> None:
@@ -219,8 +222,8 @@ def print_voices(rows: list[Row]) -> None:
 def print_sentences(rows: list[Row], clean: list[Quality]) -> None:
     """Who is warned, and what that is worth."""
     damaged = [row for row in rows if row.kind != "none"]
-    warned = [row.loss for row in damaged if row.n_sentences]
-    unwarned = [row.loss for row in damaged if not row.n_sentences]
+    warned = [row.loss for row in damaged if row.told]
+    unwarned = [row.loss for row in damaged if not row.told]
     n_clean = sum(bool(sentences(quality)) for quality in clean)
     print(f"\nundamaged clips with a sentence: {n_clean} of {len(clean)} ({n_clean / len(clean):.1%})")
     reasons = Counter(name for quality in clean for name in sentences(quality))
