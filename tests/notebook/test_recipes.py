@@ -61,7 +61,7 @@ def refuse_others(names: dict[str, object]) -> None:
 def test_dask(names: dict[str, object]) -> None:
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster:
         run("dask", names | {"cluster": cluster})
     refuse_others(names)
     decisions = pd.read_parquet(str(names["results"]))["vp_decision"]

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from voiceprint_nb.engine.embedder import Embedder, fingerprint, voiceprint_text
 from voiceprint_nb.engine.pool import EnginePool, usable_cpus
 from voiceprint_nb.service.app import Policy, create_app
+from voiceprint_nb.service.cluster import BATCHES, CLIPS_A_BATCH, Cluster, scheduler_address
 from voiceprint_nb.service.desk import CLOSE_WAIT_S, IN_FLIGHT, MAX_WAITING, Desk
 from voiceprint_nb.service.media import MediaStore
 from voiceprint_nb.service.meter import Meter
@@ -30,11 +31,14 @@ class Works:
 
     desk: Desk
     pool: EnginePool
+    cluster: Cluster | None = None
 
     def close(self, timeout_s: float = CLOSE_WAIT_S) -> bool:
         """Stop; waiting jobs stay on disk. Whether all that ran has ended in time."""
         all_ended = self.desk.close(timeout_s)
         self.pool.close(wait=all_ended)
+        if self.cluster is not None:
+            self.cluster.close()
         return all_ended
 
 
@@ -44,6 +48,7 @@ def assemble(
     *,
     recipe: str = "robust",
     threads: int | None = None,
+    compute: str | None = None,
     max_waiting: int = MAX_WAITING,
     new_client: Callable[[], httpx.AsyncClient] = plain_client,
     meter: Meter | None = None,
@@ -59,7 +64,9 @@ def assemble(
     recipe : str
         Feature recipe of the engine.
     threads : int, optional
-        Engine threads; by default what the machine has.
+        Engine threads, by default what the machine has; of a cluster, batches that it works on at once.
+    compute : str, optional
+        Cluster that computes in place of this machine, ``dask://host:8786``.
     max_waiting : int
         Accepted jobs that have not ended, at most.
     new_client : callable
@@ -68,7 +75,11 @@ def assemble(
         Counts what happens.
     """
     model = fingerprint(recipe)
-    pool = EnginePool(partial(Embedder, recipe=recipe), threads=threads)
+    cluster = None if compute is None else Cluster(scheduler_address(compute), recipe=recipe)
+    threads = threads or (usable_cpus() if cluster is None else BATCHES)
+    batch = _CLIPS_PER_THREAD if cluster is None else CLIPS_A_BATCH
+    network = partial(Embedder, recipe=recipe)
+    pool = EnginePool(network if cluster is None else lambda: cluster, threads=threads, batch=batch)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         media = MediaStore(folder / "media")
@@ -80,11 +91,11 @@ def assemble(
             webhook_secret=policy.door.webhook_secret,
             plain_webhooks=policy.plain_webhooks,
             max_waiting=max_waiting,
-            in_flight=max(IN_FLIGHT, _CLIPS_PER_THREAD * (threads or usable_cpus())),
+            in_flight=max(IN_FLIGHT, batch * threads),
             new_client=new_client,
             meter=meter,
         )
     except BaseException:
         pool.close()
         raise
-    return create_app(desk, media, policy), Works(desk, pool)
+    return create_app(desk, media, policy), Works(desk, pool, cluster)

@@ -51,11 +51,10 @@ def configure(level: str = "INFO") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("voiceprint_nb", "uvicorn"):
+    levels = dict.fromkeys(("httpx", "httpcore", "distributed", "tornado"), "WARNING")
+    for name, lowest in (levels | dict.fromkeys(("voiceprint_nb", "uvicorn"), level.upper())).items():
         logger = logging.getLogger(name)
-        logger.setLevel(level.upper())
+        logger.setLevel(lowest)
         logger.handlers.clear()
         logger.propagate = True
     unwanted = logging.getLogger("uvicorn.access")  # it would show the tokens of presigned links

@@ -27,6 +27,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int | None = None
+    compute: str | None = None
     recipe: str = "robust"
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -48,6 +49,10 @@ class Options:
             )
         if self.behind_proxy and not has_keys:
             raise UsageError("A proxy lets others in: make a key with 'voiceprint-nb keys add' first.")
+        if self.compute is not None:
+            from voiceprint_nb.service.cluster import scheduler_address
+
+            scheduler_address(self.compute)
         self._refuse_numbers()
         self._refuse_names()
         self._refuse_tls()

@@ -69,6 +69,7 @@ def _serve(folder: Path, ring: KeyRing, options: Options) -> int:
             _policy(ring, options, meter),
             recipe=options.recipe,
             threads=options.workers,
+            compute=options.compute,
             max_waiting=options.max_waiting,
             new_client=partial(guarded_client, allowed_hosts=options.allow_host),
             meter=meter,

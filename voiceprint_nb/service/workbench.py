@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import shutil
 import sqlite3
 import time
@@ -34,10 +35,15 @@ from voiceprint_nb.service.outside import Outside
 from voiceprint_nb.service.records import ALONE, LINK, UPLOAD, Change, WaitingJob
 
 ALONE_AFTER_S = 5.0  # a service that dies of one job does others for so long each time
+AGAIN_S = 5.0  # an engine that is away is asked again
 LINKS = 64  # jobs on links in work; fewer than a client's connections
 LINKS_A_TEAM = 32
 
 _log = logging.getLogger(__name__)
+
+
+class EngineAway(Exception):
+    """Nobody computes now: the job waits until somebody does. Raised by a step's future."""
 
 
 class Engine(Protocol):
@@ -123,6 +129,8 @@ class Workbench:
         self._taken: Counter[str] = Counter()  # team -> the number of its last job
         self._alone_from_s = timer() + ALONE_AFTER_S
         self._closing = False
+        self._stalled: list[_Flight] = []  # their engine is away
+        self._again_s = math.inf
         self._metered_s = engine.busy_s
 
     @property
@@ -179,11 +187,14 @@ class Workbench:
     def stop_overdue(self) -> float | None:
         """Cancel jobs that take too long; seconds until more than notes must be looked at."""
         now_s = self._timer()
+        if now_s >= self._again_s:
+            self._go_on()
         for flight in [each for each in self._flights.values() if each.until_s <= now_s]:
             flight.step.cancel()
             self._end(flight.job, CANCELED, f"Stopped: the work took longer than {self._deadline_s:g} s")
-        moments_s = [each.until_s for each in self._flights.values()] + [self._alone_from_s]
-        return min((moment_s - now_s for moment_s in moments_s if moment_s > now_s), default=None)
+        moments_s = [each.until_s for each in self._flights.values()]
+        moments_s += [self._alone_from_s, self._again_s]
+        return min((moment_s - now_s for moment_s in moments_s if now_s < moment_s < math.inf), default=None)
 
     def end_waiting(self, jobs: Sequence[WaitingJob], status: str, reason: str) -> None:
         """End jobs on which nobody works."""
@@ -195,6 +206,9 @@ class Workbench:
         self._closing = True
         for flight in self._flights.values():
             flight.step.cancel()
+        stalled, self._stalled = self._stalled, []
+        for flight in stalled:
+            self._give_back(flight)
 
     # --- the steps of a job -----------------------------------------------------------------------------
 
@@ -241,13 +255,34 @@ class Workbench:
         seq = flight.job.seq
         if self._flights.get(seq) is not flight:
             return  # it was stopped meanwhile
-        if step.cancelled() and self._closing:
-            self._changes.append(Change(seq, CREATED, self._now_ms(), starts=-int(flight.in_engine)))
-            self._land(seq)
+        is_away = not step.cancelled() and isinstance(step.exception(), EngineAway)
+        if self._closing and (step.cancelled() or is_away):
+            self._give_back(flight)
+        elif is_away:
+            self._stall(flight)
         elif error := CancelledError() if step.cancelled() else step.exception():
             self._fail(flight.job, error)
         else:
             self._try(flight.job, functools.partial(then, flight))
+
+    def _give_back(self, flight: _Flight) -> None:
+        starts = -int(flight.in_engine)
+        self._changes.append(Change(flight.job.seq, CREATED, self._now_ms(), starts=starts))
+        self._land(flight.job.seq)
+
+    def _stall(self, flight: _Flight) -> None:
+        """Keep the job, and what was fetched for it, as long as nobody computes."""
+        flight.until_s = math.inf
+        self._stalled.append(flight)
+        self._again_s = min(self._again_s, self._timer() + AGAIN_S)
+
+    def _go_on(self) -> None:
+        stalled, self._stalled, self._again_s = self._stalled, [], math.inf
+        for flight in stalled:
+            flight.until_s = self._timer() + self._deadline_s
+            file = flight.file
+            step = functools.partial(self._embed, path=file) if file else self._start
+            self._try(flight.job, functools.partial(step, flight.job))
 
     def _fail(self, job: WaitingJob, error: BaseException) -> None:
         if not isinstance(error, RowError):
