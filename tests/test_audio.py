@@ -129,6 +129,13 @@ def test_channels_are_averaged(put: Put) -> None:
     assert np.allclose(audio.read_mono(path), left / 2, atol=1e-7)
 
 
+def test_a_file_is_read_at_its_own_rate(put: Put) -> None:
+    stereo = np.stack([tone(rate_hz=44_100), tone(rate_hz=44_100, level=0.1)], axis=1)
+    samples, rate_hz = audio.read_stored(put(encoded(stereo, 44_100, format="WAV", subtype="FLOAT")))
+    assert (rate_hz, samples.dtype) == (44_100, np.float32)
+    np.testing.assert_allclose(samples, stereo.mean(axis=1), atol=1e-6)
+
+
 def test_more_channels_than_anyone_has_are_read_within_bounded_memory(put: Put) -> None:
     path = put(encoded(np.stack([tone(0.2)] * 1024, axis=1), format="WAV"))
     assert audio.probe(path).channels == 1024

@@ -81,6 +81,19 @@ def test_many_equals_one_by_one(robust: Embedder) -> None:
     np.testing.assert_allclose(many, robust.embed_many(clips[::-1])[::-1], atol=1e-5)
 
 
+@pytest.mark.parametrize(("seconds", "n_windows"), [(0.5, 1), (1.6, 1), (1.98, 1), (2.0, 2), (30.0, 72)])
+def test_parts_overlap_and_are_embedded_each(robust: Embedder, seconds: float, n_windows: int) -> None:
+    parts = robust.embed_parts(voice_like(5, seconds))
+    assert (parts.shape, parts.dtype) == ((n_windows, 256), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(parts, axis=1), 1, atol=1e-5)
+
+
+def test_a_part_is_what_its_window_would_be(robust: Embedder) -> None:
+    clip = voice_like(6, 4.0)
+    third = clip[2 * 6400 : 2 * 6400 + 25_600]
+    assert robust.embed_parts(clip)[2] @ robust.embed(third) > 0.99
+
+
 def test_no_clips_give_no_rows(robust: Embedder) -> None:
     assert robust.embed_many([]).shape == (0, 256)
 

@@ -158,7 +158,7 @@ class Embedder:
         Returns
         -------
         (windows, 256) float32
-            Unit length each; of 1.6 s every 0.4 s, whole windows only unless the clip is shorter than one.
+            Unit length each; of 1.6 s every 0.4 s, within 10 ms inside the clip unless that is shorter.
 
         Raises
         ------

@@ -154,7 +154,7 @@ def voiceprints(
         Upload clips as 16 kHz mono FLAC where that is smaller; the service turns them into that anyway.
     quality : bool
         Measure the clips as `check` does, and add its columns; not of links that the service fetches itself.
-        `resume` does it again.
+        `resume` does it again where the audio is still there.
 
     Returns
     -------
