@@ -28,7 +28,7 @@ LEAST_SNR_DB = 14.0
 MOST_VOICE_SPREAD = 0.23
 
 _FRAME_SAMPLES = round(FRAME_S * audio.WORK_RATE_HZ)
-_WINDOW_S = 1.6  # of the network: less speech gives no second window to compare
+_TWO_WINDOWS_S = 2.0  # of 1.6 s each, 0.4 s apart
 _NEAR_PEAK, _LEAST_RUN = 0.98, 3
 _PEAK_PERCENTILE, _NOISE_PERCENTILE = 95.0, 20.0
 _PEAK_ABOVE_MEAN_DB = 4.0  # the 95th percentile of frames of clean speech over the mean of its speech frames
@@ -56,7 +56,7 @@ class Quality:
         the ``q``-th percentile of the variances of 20 ms frames, without those 70 dB under the first.
     voice_spread : float or None
         Cosine distance, 0 to 2, of the two centres into which two-means splits the network's windows of 1.6 s
-        of the speech-like frames, 0.4 s apart. None for less than 1.6 s of speech.
+        of the speech-like frames, 0.4 s apart. None for less than 2 s of speech.
 
     Notes
     -----
@@ -130,7 +130,7 @@ def measure(samples: Samples, rate_hz: int, *, embed: Embed) -> Quality:
         level_dbfs=10.0 * math.log10(powers[active].mean()) if active.any() else None,
         clipped=clipped_share(samples),
         snr_db=_snr_db(powers),
-        voice_spread=spread(embed(frames[active].ravel())) if speech_s >= _WINDOW_S else None,
+        voice_spread=spread(embed(frames[active].ravel())) if speech_s >= _TWO_WINDOWS_S else None,
     )
 
 
