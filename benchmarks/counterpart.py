@@ -42,7 +42,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voiceprint_nb.contract import Job
-from voiceprint_nb.engine.embedder import fingerprint, voiceprint_text
+from voiceprint_nb.engine.embedder import voiceprint_text
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.service import patience
 from voiceprint_nb.service.app import Policy, create_app
 from voiceprint_nb.service.desk import Desk
@@ -148,7 +149,7 @@ def service(folder: Path, *, factor: float, one_window: bool, tls: list[str]) ->
         folder,
         WaitingEngine(factor),
         media,
-        voiceprint=partial(voiceprint_text, fingerprint=fingerprint("robust")),
+        voiceprint=partial(voiceprint_text, fingerprint=Model.packaged().fingerprint),
         webhook_secret=policy.door.webhook_secret,
         plain_webhooks=True,
         in_flight=_AT_ONCE,

@@ -99,7 +99,7 @@ def main() -> None:
     paths = sorted(path for path in Path(options.speech).rglob("*") if path.suffix in kinds)
     paths = paths[:: max(1, len(paths) // options.clips)] if options.clips else paths
     theirs = published_program() if options.original else published_network(options.wheel)
-    ours = Embedder(recipe="compatible")
+    ours = Embedder("compatible")
     cosines = []
     for path in paths:
         samples = audio.read_mono(path)

@@ -5,7 +5,7 @@
     python -m benchmarks.quality --speech FOLDER
 
 FOLDER (or ``VOICEPRINT_NB_SPEECH``) holds ``manifest.csv`` with the columns path, speaker, split (enroll or
-test) and corpus. Rows of the table: each recipe, on the clips as they are and after random gains of up to
+test) and corpus. Rows of the table: each model, on the clips as they are and after random gains of up to
 10 dB either way. Pairs across corpora are easy (another channel), so pairs within one corpus are counted on
 their own. Gains are applied to float samples: nothing clips.
 """
@@ -32,6 +32,7 @@ from voiceprint_nb.engine.pool import EnginePool
 
 GAIN_DB = 10.0
 SEED = 7
+MODELS = ("robust", "compatible", "fast")
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,13 @@ def read_corpus(folder: Path) -> Corpus:
     )
 
 
-def embed(corpus: Corpus, recipe: str, gains_db: NDArray[np.float64]) -> NDArray[np.float32]:
+def embed(corpus: Corpus, model: str, gains_db: NDArray[np.float64]) -> NDArray[np.float32]:
     """Embeddings of all clips, (clips, 256) float32, each clip at its gain."""
 
     def load(path: Path, gain_db: float) -> NDArray[np.float32]:
         return audio.read_mono(path) * np.float32(10 ** (gain_db / 20))
 
-    with EnginePool(functools.partial(Embedder, recipe=recipe)) as pool:
+    with EnginePool(functools.partial(Embedder, model)) as pool:
         jobs = zip(corpus.paths, gains_db, strict=True)
         futures = [pool.submit(functools.partial(load, path, gain)) for path, gain in jobs]
         return np.stack([future.result() for future in futures])
@@ -101,17 +102,17 @@ def main() -> None:
     clean = np.zeros(len(corpus.paths))
     random = np.random.default_rng(SEED).uniform(-GAIN_DB, GAIN_DB, len(corpus.paths))
     print(f"{len(corpus.paths)} clips, {len(np.unique(corpus.speakers))} speakers\n")
-    print("| recipe | level | EER in corpus (threshold) | EER all pairs (threshold) | identified | seconds |")
+    print("| model | level | EER in corpus (threshold) | EER all pairs (threshold) | identified | seconds |")
     print("|---|---|---|---|---|---|")
-    for recipe in ("robust", "compatible"):
+    for model in MODELS:
         for level, gains_db in (("clean", clean), ("+-10 dB", random)):
             began = time.perf_counter()
-            vectors = embed(corpus, recipe, gains_db)
+            vectors = embed(corpus, model, gains_db)
             seconds = time.perf_counter() - began
             rates = [f"{rate:.2%} ({limit:.3f})" for rate, limit in verification(corpus, vectors).values()]
             right, asked = identification(corpus, vectors)
             share = f"{right}/{asked} ({right / asked:.1%})"
-            print(f"| {recipe} | {level} | {' | '.join(rates)} | {share} | {seconds:.1f} |", flush=True)
+            print(f"| {model} | {level} | {' | '.join(rates)} | {share} | {seconds:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 ::
 
     python -m tools.export_ge2e voiceprint_nb/engine/models/ge2e-dvector-fp16w.onnx
+    python -m tools.export_ge2e voiceprint_nb/engine/models/ge2e-dvector-int8.onnx --int8
     python -m tools.export_ge2e OUT.onnx --wheel Resemblyzer-0.1.4-py3-none-any.whl --reference OTHER.onnx
 
 The wheel ``resemblyzer==0.1.4`` comes from PyPI through pip unless it is given. Its ``pretrained.pt`` is
@@ -34,6 +35,7 @@ WEIGHTS_NAME = "resemblyzer/pretrained.pt"
 WEIGHTS_SHA256 = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
 LAYERS, CELLS, MELS = 3, 256, 40
 ONNX_GATE_ORDER = (0, 3, 1, 2)  # PyTorch stacks input, forget, cell, output; ONNX input, output, forget, cell
+RUNTIME_DOMAIN = "com.microsoft"
 METADATA = {
     "framework": "ge2e",
     "model_name": "ge2e-dvector (Resemblyzer 0.1.4 weights)",
@@ -135,34 +137,54 @@ class _Graph:
         self.constants.append(onnx.numpy_helper.from_array(values, name))
         return name
 
-    def half(self, name: str, values: NDArray[np.float32]) -> str:
+    def half(self, name: str, values: NDArray[np.float32]) -> list[str]:
+        """A matrix that is stored in half precision; the one name of what it becomes."""
         stored = self.constant(f"{name}_half", values.astype(np.float16))
-        return self.op("Cast", [stored], name, to=onnx.TensorProto.FLOAT)
+        return [self.op("Cast", [stored], name, to=onnx.TensorProto.FLOAT)]
+
+    def int8(self, name: str, values: NDArray[np.float32]) -> list[str]:
+        """A transposed matrix as 8-bit integers, with a scale for each of its rows; their three names."""
+        scales = np.abs(values).max(axis=2) / np.float32(127)
+        whole = np.rint(values / scales[..., np.newaxis]).astype(np.int8).transpose(0, 2, 1)
+        parts = {"": whole, "_scale": scales, "_zero": np.zeros(scales.shape, np.int8)}
+        return [self.constant(f"{name}{end}", part) for end, part in parts.items()]
 
 
-def _add_layers(graph: _Graph, weights: dict[str, NDArray[np.float32]]) -> str:
-    """LSTM layers; returns the name of the last hidden state, (batch, 256)."""
+def _add_layers(graph: _Graph, weights: dict[str, NDArray[np.float32]], *, int8: bool) -> str:
+    """LSTM layers; returns the name of the last hidden state, (batch, 256).
+
+    The first layer stays in floating point: its inputs are powers, whose range no 8 bits hold.
+    """
     hidden = graph.op("Transpose", ["mels"], "x0", perm=[1, 0, 2])
     direction = {axis: graph.constant(f"axis{axis}", np.array([axis])) for axis in (0, 1)}
     for layer in range(LAYERS):
-        inner = graph.half(f"W{layer}", _gates(weights[f"lstm.weight_ih_l{layer}"]))
-        recurrent = graph.half(f"R{layer}", _gates(weights[f"lstm.weight_hh_l{layer}"]))
+        is_int8 = int8 and layer > 0
+        store = graph.int8 if is_int8 else graph.half
+        inner, *inner_scale = store(f"W{layer}", _gates(weights[f"lstm.weight_ih_l{layer}"]))
+        recurrent, *scale = store(f"R{layer}", _gates(weights[f"lstm.weight_hh_l{layer}"]))
         biases = [_gates(weights[f"lstm.bias_{part}_l{layer}"]) for part in ("ih", "hh")]
         bias = graph.constant(f"B{layer}", np.concatenate(biases, axis=1))
         last = layer == LAYERS - 1
         outputs = ",h" if last else f"y{layer}"  # all steps are the first output, the last state the second
-        graph.op("LSTM", [hidden, inner, recurrent, bias], outputs, hidden_size=CELLS)
+        inputs = [hidden, inner, recurrent, bias]
+        if is_int8:
+            inputs += ["", "", "", "", *inner_scale, *scale]
+            graph.op("DynamicQuantizeLSTM", inputs, outputs, domain=RUNTIME_DOMAIN, hidden_size=CELLS)
+        else:
+            graph.op("LSTM", inputs, outputs, hidden_size=CELLS)
         hidden = graph.op("Squeeze", [outputs.strip(","), direction[0 if last else 1]], f"x{layer + 1}")
     return hidden
 
 
-def build_model(weights: dict[str, NDArray[np.float32]]) -> bytes:
+def build_model(weights: dict[str, NDArray[np.float32]], *, int8: bool = False) -> bytes:
     """ONNX bytes: opset 17, IR 8; matrices stored as float16 and cast to float32 when a session loads.
 
     Parameters
     ----------
     weights : dict of str to float32 arrays
         From `read_weights`.
+    int8 : bool
+        Layers 2 and 3 in 8-bit integers, an operator that ONNX Runtime alone has.
 
     Returns
     -------
@@ -171,14 +193,16 @@ def build_model(weights: dict[str, NDArray[np.float32]]) -> bytes:
         unit length.
     """
     graph = _Graph()
-    hidden = _add_layers(graph, weights)
-    product = graph.op("MatMul", [hidden, graph.half("L", weights["linear.weight"].T)], "product")
+    hidden = _add_layers(graph, weights, int8=int8)
+    product = graph.op("MatMul", [hidden, *graph.half("L", weights["linear.weight"].T)], "product")
     raw = graph.op("Add", [product, graph.constant("LB", weights["linear.bias"])], "raw")
     graph.op("LpNormalization", [graph.op("Relu", [raw], "positive")], "embeds", axis=1, p=2)
     mels = onnx.helper.make_tensor_value_info("mels", onnx.TensorProto.FLOAT, ["batch", "time", MELS])
     embeds = onnx.helper.make_tensor_value_info("embeds", onnx.TensorProto.FLOAT, ["batch", CELLS])
     proto = onnx.helper.make_graph(graph.nodes, "ge2e", [mels], [embeds], graph.constants)
-    model = onnx.helper.make_model(proto, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    opsets += [onnx.helper.make_opsetid(RUNTIME_DOMAIN, 1)] if int8 else []
+    model = onnx.helper.make_model(proto, opset_imports=opsets, ir_version=8)
     onnx.helper.set_model_props(model, METADATA)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
@@ -209,11 +233,12 @@ def main() -> None:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("out", type=Path, help="the ONNX file to write")
+    parser.add_argument("--int8", action="store_true", help="layers 2 and 3 in 8-bit integers")
     parser.add_argument("--wheel", type=Path, help=f"a copy of {WHEEL}; downloaded when left out")
     parser.add_argument("--reference", type=Path, help="another export of the same weights to compare with")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = build_model(read_weights(options.wheel or download(Path(folder))))
+        model = build_model(read_weights(options.wheel or download(Path(folder))), int8=options.int8)
     options.out.write_bytes(model)
     print(f"{options.out.name}: {len(model)} bytes, sha256 {hashlib.sha256(model).hexdigest()}")
     if options.reference:

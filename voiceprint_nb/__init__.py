@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from voiceprint_nb.analysis.calibration import Calibration
     from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.client.receiver import Receiver
+    from voiceprint_nb.engine.model import Model
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
     from voiceprint_nb.notebook import plots
     from voiceprint_nb.notebook.comparing import calibrate, cluster, compare
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Calibration": "analysis.calibration",
     "Library": "analysis.library",
+    "Model": "engine.model",
     "Picker": "notebook.picker",
     "Plan": "notebook.planning",
     "Receiver": "client.receiver",
@@ -84,6 +86,7 @@ _HOMES = {
 __all__ = [
     "Calibration",
     "Library",
+    "Model",
     "Picker",
     "Plan",
     "Receiver",

@@ -64,6 +64,11 @@ class Settings:
         return self.is_local or is_loopback(urlsplit(self.service).hostname or "")
 
     @property
+    def asked_model(self) -> str | None:
+        """The model that requests name; those to the local service name none, it has one."""
+        return None if self.is_local else self.model
+
+    @property
     def destination(self) -> str:
         """One sentence: which service runs and where the audio goes."""
         if self.is_local:

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from voiceprint_nb.engine.embedder import Embedder
-from voiceprint_nb.engine.pool import EnginePool, usable_cpus
+from voiceprint_nb.engine.networks import usable_cpus
+from voiceprint_nb.engine.pool import EnginePool
 from voiceprint_nb.errors import RowError, UsageError
 
 Clip = NDArray[np.float32]

@@ -26,7 +26,7 @@ def good_samples() -> list[Path]:
 
 
 def embeddings(recipe: str) -> np.ndarray:
-    return Embedder(recipe=recipe).embed_many([audio.read_mono(path) for path in good_samples()])
+    return Embedder(recipe).embed_many([audio.read_mono(path) for path in good_samples()])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -13,6 +13,7 @@ from voices import prints, voices
 import voiceprint_nb as vp
 from voiceprint_nb.engine import shared
 from voiceprint_nb.engine.embedder import Embedder
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.errors import UsageError
 
 Noises = Callable[..., list[tuple[np.ndarray, int]]]
@@ -86,9 +87,9 @@ def test_threads_that_begin_together_load_one_network(
     loaded = []
 
     class Counted(Embedder):
-        def __init__(self, *, recipe: str) -> None:
-            loaded.append(recipe)
-            super().__init__(recipe=recipe)
+        def __init__(self, model: Model) -> None:
+            loaded.append(model)
+            super().__init__(model)
 
     monkeypatch.setattr(shared, "Embedder", Counted)
     shared._embedder.cache_clear()
@@ -98,7 +99,7 @@ def test_threads_that_begin_together_load_one_network(
         thread.start()
     for thread in threads:
         thread.join()
-    assert loaded == ["robust"]
+    assert loaded == [Model.packaged()]
 
 
 @pytest.mark.parametrize("verb", [vp.check_partition, vp.voiceprint_partition])

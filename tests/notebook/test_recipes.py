@@ -12,7 +12,7 @@ import pytest
 from voices import prints
 
 import voiceprint_nb as vp
-from voiceprint_nb.engine.embedder import fingerprint
+from voiceprint_nb.engine.model import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("## On a cluster")[1].split("\n## ")[0]
@@ -25,7 +25,7 @@ def names(tmp_path: Path) -> dict[str, object]:
     manifest = tmp_path / "manifest.parquet"
     pd.read_csv(ROOT / "data" / "samples" / "manifest.csv").to_parquet(manifest)
     people = vp.Library()
-    people.add("nobody", prints(np.eye(1, 256, dtype=np.float32), fingerprint()))
+    people.add("nobody", prints(np.eye(1, 256, dtype=np.float32), Model.packaged().fingerprint))
     return {
         "vp": vp,
         "manifest": str(manifest),

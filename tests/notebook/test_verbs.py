@@ -212,8 +212,8 @@ def test_a_single_clip_leaves_no_run_behind(manifest, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["precision-2", "none-such"])
-def test_the_local_service_has_one_model(manifest, model):
-    with pytest.raises(vp.UsageError, match="leave it out"):
+def test_models_of_another_service_are_refused(manifest, model):
+    with pytest.raises(vp.UsageError, match="use 'robust', 'compatible' or 'fast'"):
         vp.voiceprints(manifest[:1], model=model, **LOCAL)
     with pytest.raises(vp.UsageError, match="Unknown model 'none-such': use one of precision-2"):
         vp.voiceprints(manifest[:1], service="pyannoteai", api_key="k", model="none-such", ledger=False)

@@ -21,8 +21,8 @@ import voiceprint_nb as vp
 from tests.served import serving
 from tests.service.parts import TEAM, Bureau, Orders, Receiver, job, raw, until
 from voiceprint_nb.contract import VoiceprintRequest
-from voiceprint_nb.engine.embedder import fingerprint
 from voiceprint_nb.engine.pool import EnginePool
+from voiceprint_nb.engine.shared import fingerprint_of
 from voiceprint_nb.errors import MissingExtra, RowError, UsageError
 from voiceprint_nb.service import cluster as clusters
 from voiceprint_nb.service.cluster import Cluster, scheduler_address
@@ -114,10 +114,10 @@ def test_jobs_wait_for_a_cluster_that_comes_and_goes(tmp_path: Path, clip: Calla
 
 
 def test_a_clip_that_ends_workers_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def deadly(recipe: str, clips: list[np.ndarray]) -> tuple[str, np.ndarray]:
+    def deadly(text: str, clips: list[np.ndarray]) -> tuple[str, np.ndarray]:
         if any(len(samples) == 16_000 for samples in clips):
             os._exit(1)
-        return fingerprint(recipe), np.eye(len(clips), 256, dtype=np.float32)
+        return fingerprint_of(text), np.eye(len(clips), 256, dtype=np.float32)
 
     monkeypatch.setattr(clusters, "embed_clips", deadly)
     with (
@@ -133,7 +133,7 @@ def test_a_clip_that_ends_workers_fails_alone(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_workers_of_another_version_do_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clusters, "embed_clips", lambda recipe, clips: ("other", np.zeros((len(clips), 256))))
+    monkeypatch.setattr(clusters, "embed_clips", lambda text, clips: ("other", np.zeros((len(clips), 256))))
     with LocalCluster(**IN_PROCESS) as cluster, closing(Cluster(cluster.scheduler_address)) as network:
         with pytest.raises(EngineAway) as refused:
             network.embed_windows([np.ones(16_000, np.float32)])

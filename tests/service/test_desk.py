@@ -22,7 +22,8 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
 from starlette.routing import Route
 
 from voiceprint_nb.contract import VoiceprintRequest
-from voiceprint_nb.engine.embedder import fingerprint, vector_of, voiceprint_text
+from voiceprint_nb.engine.embedder import vector_of, voiceprint_text
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.engine.pool import EnginePool
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.service.desk import Desk, DeskFull
@@ -235,13 +236,13 @@ def test_jobs_left_created_or_running_are_taken_up_again(tmp_path: Path, clip: A
     (tmp_path / "downloads" / "1").write_bytes(b"half a file")
 
     pool = EnginePool(threads=1)
-    text = partial(voiceprint_text, fingerprint=fingerprint())
+    text = partial(voiceprint_text, fingerprint=Model.packaged().fingerprint)
     desk = Desk(tmp_path, pool, media, voiceprint=text, webhook_secret=str)
     try:
         assert desk.wait_idle(WAIT_S)
         running, created, done = (desk.job(TEAM, job_id) for job_id in ids)
         assert running is not None and created is not None and done is not None
-        assert vector_of(running.voiceprint or "")[0] == fingerprint()
+        assert vector_of(running.voiceprint or "")[0] == Model.packaged().fingerprint
         assert running.voiceprint == created.voiceprint
         assert running.created_at == timestamp(an_hour_ago)
         assert done.voiceprint == "old"

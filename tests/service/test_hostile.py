@@ -23,7 +23,8 @@ import httpx
 import pytest
 import uvicorn
 
-from voiceprint_nb.engine.embedder import Embedder, fingerprint, voiceprint_text
+from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.engine.pool import EnginePool
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.fetching import download
@@ -393,12 +394,12 @@ class Service(NullMeter):
         self.media = MediaStore(
             folder / "media", max_bytes=MAX_UPLOAD_BYTES, clock=lambda: time.time() + self.late_s
         )
-        self.pool = EnginePool(partial(Embedder, recipe="robust"), threads=1)
+        self.pool = EnginePool(Embedder, threads=1)
         self.desk = Desk(
             folder,
             self.pool,
             self.media,
-            voiceprint=partial(voiceprint_text, fingerprint=fingerprint("robust")),
+            voiceprint=partial(voiceprint_text, fingerprint=Model.packaged().fingerprint),
             webhook_secret=self.ring.webhook_secret,
             plain_webhooks=True,
             new_client=world.outside.client,

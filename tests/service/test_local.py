@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.service.local import LocalService
 
@@ -43,7 +44,10 @@ def test_same_service_from_several_event_loops(temporary: Path, clip: Any) -> No
 
 def test_recipes_are_different_services(temporary: Path, clip: Any) -> None:
     data = clip(duration_s=2.0).read_bytes()
-    with LocalService(threads=1) as robust, LocalService(recipe="compatible", threads=1) as compatible:
+    with (
+        LocalService(threads=1) as robust,
+        LocalService(model=Model.named("compatible"), threads=1) as compatible,
+    ):
         assert robust.identity.startswith("local:")
         assert robust.identity != compatible.identity
         assert asyncio.run(voiceprint(robust, data)) != asyncio.run(voiceprint(compatible, data))
@@ -51,7 +55,7 @@ def test_recipes_are_different_services(temporary: Path, clip: Any) -> None:
 
 def test_unknown_recipe(temporary: Path) -> None:
     with pytest.raises(UsageError):
-        LocalService(recipe="magic")
+        LocalService(model=Model.named("magic"))
     assert not list(temporary.iterdir())
 
 

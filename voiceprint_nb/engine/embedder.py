@@ -1,30 +1,17 @@
-"""Waveform to voiceprint: the packaged speaker network, run by ONNX Runtime on one thread.
-
-The network is the GE2E voice encoder of Resemblyzer 0.1.4 (Apache-2.0, Resemble AI), converted by
-``tools/export_ge2e.py``: three LSTM layers of 256 cells, a linear layer, ReLU and L2 normalisation.
-"""
+"""Waveform to voiceprint: what the network hears, the network, one unit vector a clip."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.resources
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb import contract
 from voiceprint_nb.engine import features
-from voiceprint_nb.errors import UsageError
-
-MODEL_NAME = "ge2e-dvector-fp16w.onnx"
-MODEL_SHA256 = "293099f10505596909523eb4a5d9c2f6e803bcf718509a342f33d4462b89ddc2"
-"""Digest of the packaged file, as ``python -m tools.export_ge2e`` prints it."""
-
-DIMENSIONS = 256
+from voiceprint_nb.engine.model import Model
+from voiceprint_nb.engine.networks import open_network
 
 # Windows per network run. Windows per second on one thread of an AMD EPYC (Zen 5), ONNX Runtime 1.32:
 # 1: 146, 2: 240, 4: 328, 8: 284, 16: 324, 32: 346, 48: 351, 64: 346, 128: 305, 256: 330. Memory grows by
@@ -35,25 +22,6 @@ _PARTS = replace(features.ROBUST, name="parts", layout="stepped", step_frames=40
 """One level for the whole clip as in `features.ROBUST`, and a window of 1.6 s every 0.4 s."""
 
 
-def fingerprint(recipe: str = "robust") -> str:
-    """32 hex digits that name the network and the feature recipe; loads neither file nor runtime.
-
-    Prints with different fingerprints are never compared.
-
-    Parameters
-    ----------
-    recipe : str
-        ``"robust"`` or ``"compatible"``.
-
-    Raises
-    ------
-    UsageError
-        There is no recipe of that name.
-    """
-    facts = {"model": MODEL_SHA256, "features": "mel40-linear-power"} | asdict(features.recipe_named(recipe))
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
 def voiceprint_text(vector: NDArray[np.float32], fingerprint: str) -> str:
     """Voiceprint text of an embedding: base64 of a record that names its model.
 
@@ -62,7 +30,7 @@ def voiceprint_text(vector: NDArray[np.float32], fingerprint: str) -> str:
     vector : (dimensions,) float32
         L2-normalised embedding.
     fingerprint : str
-        `fingerprint` of the recipe that made it.
+        Of the model that made it.
     """
     return contract.encode_voiceprint(fingerprint, np.ascontiguousarray(vector, "<f4").tobytes())
 
@@ -80,20 +48,22 @@ def vector_of(text: str) -> tuple[str, NDArray[np.float32]]:
 
 
 class Embedder:
-    """The network in memory, with one feature recipe.
+    """A model in memory.
 
-    One embedder may serve several threads at once: ONNX Runtime allows concurrent runs of a session, two
-    threads on two cores give twice the throughput of one, and the weights are in memory once.
+    One embedder may serve several threads at once: two threads on two cores give twice the throughput of
+    one, and the weights are in memory once.
 
     Parameters
     ----------
-    recipe : str
-        ``"robust"`` (default) or ``"compatible"`` (Resemblyzer value for value).
+    model : Model or str
+        A model, or its text (`Model.named`).
 
     Raises
     ------
     UsageError
-        There is no such recipe, or the packaged network is missing or damaged.
+        There is no such model, its network is missing or damaged, or this machine cannot compute it.
+    MissingExtra
+        Its runtime is not installed.
 
     Examples
     --------
@@ -102,53 +72,47 @@ class Embedder:
     (256,)
     """
 
-    def __init__(self, *, recipe: str = "robust") -> None:
-        self._recipe = features.recipe_named(recipe)
-        self._session = _open_session(_checked_model())
-
-    @property
-    def recipe(self) -> str:
-        """Name of the feature recipe."""
-        return self._recipe.name
-
-    @property
-    def fingerprint(self) -> str:
-        """32 hex digits that name network and recipe; see `fingerprint`."""
-        return fingerprint(self._recipe.name)
+    def __init__(self, model: Model | str = Model.DEFAULT) -> None:
+        self.model = Model.named(model) if isinstance(model, str) else model
+        self._network = open_network(self.model)
 
     def windows(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Network input of one clip: (windows, 160, 40) float32 of (samples,) float32 at 16 kHz.
+        """Network inputs of one clip: ``(inputs, ...) float32`` of ``(samples,) float32`` at 16 kHz.
 
         Raises
         ------
         RowError
             The clip is empty, silent, or holds values that are not finite.
         """
-        return features.windows(samples, self._recipe)
+        return self.model.features.inputs(samples)
 
     def embed_windows(self, clips: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Embeddings of clips that went through `windows`.
 
         Parameters
         ----------
-        clips : sequence of (windows, 160, 40) float32
-            The windows of all clips share network runs of at most `CHUNK_WINDOWS`.
+        clips : sequence of (inputs, ...) float32
+            Windows of all clips share network runs of at most `CHUNK_WINDOWS`, except in 8-bit integers,
+            whose scale is that of the whole run: a print would depend on its neighbours. Inputs of other
+            shapes have runs of their own. None give an empty list of no dimensions.
 
         Returns
         -------
-        (n, 256) float32
+        (n, dimensions) float32
             Unit length each; a clip's row does not depend on its neighbours beyond 1e-5.
         """
         if not clips:
-            return np.empty((0, DIMENSIONS), np.float32)
-        partials = self._run(np.concatenate(clips))
+            return np.empty((0, 0), np.float32)
+        shares_runs = self.model.features.is_windowed and self.model.precision != "int8"
+        parts = [np.concatenate(clips)] if shares_runs else clips
+        partials = np.concatenate([self._run(part) for part in parts])
         firsts = np.cumsum([0, *(len(clip) for clip in clips[:-1])])
         sums: NDArray[np.float32] = np.add.reduceat(partials, firsts, axis=0)
         sums /= np.linalg.norm(sums, axis=1, keepdims=True)
         return sums
 
     def embed_parts(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings of overlapping windows of one clip, to be compared with each other.
+        """Embeddings of overlapping windows of one clip by a packaged network, to compare with each other.
 
         Parameters
         ----------
@@ -167,16 +131,13 @@ class Embedder:
         """
         return self._run(features.windows(samples, _PARTS))
 
-    def _run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings, (windows, 256) float32, of so many windows, a chunk at a time."""
-        partials = np.empty((len(windows), DIMENSIONS), np.float32)
-        for start in range(0, len(windows), CHUNK_WINDOWS):
-            chunk = windows[start : start + CHUNK_WINDOWS]
-            partials[start : start + len(chunk)] = self._session.run(["embeds"], {"mels": chunk})[0]
-        return partials
+    def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings, (inputs, dimensions) float32, a chunk at a time."""
+        starts = range(0, len(inputs), CHUNK_WINDOWS)
+        return np.concatenate([self._network(inputs[start : start + CHUNK_WINDOWS]) for start in starts])
 
     def embed(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embedding of one clip: (256,) float32, unit length.
+        """Embedding of one clip: (dimensions,) float32, unit length.
 
         Parameters
         ----------
@@ -192,7 +153,7 @@ class Embedder:
         return vector
 
     def embed_many(self, clips: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Embeddings of several clips in shared network runs: (n, 256) float32, unit length each.
+        """Embeddings of several clips in shared network runs: (n, dimensions) float32, unit length each.
 
         Parameters
         ----------
@@ -205,32 +166,3 @@ class Embedder:
             The first clip that is empty, silent, or holds values that are not finite.
         """
         return self.embed_windows([self.windows(samples) for samples in clips])
-
-
-def _checked_model() -> bytes:
-    """Bytes of the packaged network, after a look at their digest."""
-    try:
-        model = (importlib.resources.files("voiceprint_nb.engine") / "models" / MODEL_NAME).read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"The packaged speaker network {MODEL_NAME} cannot be read: reinstall it with "
-            "`pip install --force-reinstall --no-deps voiceprint_nb`."
-        ) from error
-    if hashlib.sha256(model).hexdigest() != MODEL_SHA256:
-        raise UsageError(
-            f"The packaged speaker network {MODEL_NAME} is damaged or was replaced: reinstall it with "
-            "`pip install --force-reinstall --no-deps voiceprint_nb`."
-        )
-    return model
-
-
-def _open_session(model: bytes) -> Any:
-    """A session that computes on the calling thread alone."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3  # errors: its warnings would print into notebooks
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb import audio
-from voiceprint_nb.errors import RowError, UsageError
+from voiceprint_nb.errors import RowError
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_SAMPLES = 400
@@ -33,7 +33,7 @@ _PRODUCT_FRAMES = 64  # the largest block whose matrix product OpenBLAS keeps on
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a waveform becomes windows: level, then where the windows lie.
+    """How a waveform becomes windows for the GE2E network: level, then where the windows lie.
 
     Parameters
     ----------
@@ -59,6 +59,16 @@ class Recipe:
     step_frames: int = 0
     min_coverage: float = 0.0
 
+    is_windowed = True
+
+    def facts(self) -> dict[str, object]:
+        """All that decides the inputs, as JSON values."""
+        return {"features": "mel40-linear-power"} | asdict(self)
+
+    def inputs(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mel windows of one clip; see `windows`."""
+        return windows(samples, self)
+
 
 ROBUST = Recipe("robust", level_dbfs=-22.0, only_raise=False, layout="even")
 """The default: one level for every clip, so that gain changes nothing, and about half the windows."""
@@ -67,25 +77,6 @@ COMPATIBLE = Recipe(
     "compatible", level_dbfs=-30.0, only_raise=True, layout="stepped", step_frames=77, min_coverage=0.75
 )
 """Resemblyzer 0.1.4 value for value, without its voice-activity trimming (``rate=1.3``)."""
-
-
-def recipe_named(name: str) -> Recipe:
-    """Look up a recipe by name.
-
-    Raises
-    ------
-    UsageError
-        There is no recipe of that name.
-
-    Examples
-    --------
-    >>> recipe_named("robust").level_dbfs
-    -22.0
-    """
-    for recipe in (ROBUST, COMPATIBLE):
-        if recipe.name == name:
-            return recipe
-    raise UsageError(f"There is no feature recipe {name!r}: choose 'robust' or 'compatible'.")
 
 
 @functools.cache

@@ -8,7 +8,6 @@ are enough to use every core.
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb.engine.embedder import Embedder
+from voiceprint_nb.engine.networks import usable_cpus
 
 Vector = NDArray[np.float32]
 Load = Callable[[], NDArray[np.float32]]
@@ -37,15 +37,6 @@ class Network(Protocol):
     def embed_windows(self, clips: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Embeddings, (n, 256) float32, of what `windows` returned of several clips."""
         ...
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on, at least 1."""
-    if hasattr(os, "process_cpu_count"):  # Python 3.13 and later
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class EnginePool:

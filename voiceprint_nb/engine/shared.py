@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb.engine.embedder import Embedder
+from voiceprint_nb.engine.model import Model
 
 _loading = threading.Lock()
 
 
-def embedder_of_process(recipe: str = "robust") -> Embedder:
-    """The network with this recipe, which all threads of this process share.
+def embedder_of_process(model: Model | None = None) -> Embedder:
+    """A model in memory, by default the packaged one, which all threads of this process share.
 
     Raises
     ------
@@ -24,24 +25,24 @@ def embedder_of_process(recipe: str = "robust") -> Embedder:
         As `Embedder`.
     """
     with _loading:  # threads that begin together load it once
-        return _embedder(os.getpid(), recipe)
+        return _embedder(os.getpid(), model or Model.packaged())
 
 
-def embed_clips(recipe: str, clips: Sequence[NDArray[np.float32]]) -> tuple[str, NDArray[np.float32]]:
+def embed_clips(text: str, clips: Sequence[NDArray[np.float32]]) -> tuple[str, NDArray[np.float32]]:
     """What a worker of a cluster does with a few clips, on the thread that calls.
 
     Parameters
     ----------
-    recipe : str
-        Feature recipe.
+    text : str
+        Names the model (`Model.named`): this process's own one counts.
     clips : sequence of (samples,) float32
         16 kHz mono.
 
     Returns
     -------
     fingerprint : str
-        Of this process's network and recipe, for whoever asks from another machine.
-    vectors : (n, 256) float32
+        Of that model, for whoever asks from another machine.
+    vectors : (n, dimensions) float32
         Unit length each.
 
     Raises
@@ -49,11 +50,15 @@ def embed_clips(recipe: str, clips: Sequence[NDArray[np.float32]]) -> tuple[str,
     RowError
         As `Embedder.embed_many`.
     """
-    embedder = embedder_of_process(recipe)
-    return embedder.fingerprint, embedder.embed_many(clips)
+    return fingerprint_of(text), embedder_of_process(Model.named(text)).embed_many(clips)
+
+
+def fingerprint_of(text: str) -> str:
+    """Fingerprint of the model that a text names in this process."""
+    return Model.named(text).fingerprint
 
 
 @functools.lru_cache(maxsize=4)
-def _embedder(_pid: int, recipe: str) -> Embedder:
+def _embedder(_pid: int, model: Model) -> Embedder:
     """A forked child gets its own."""
-    return Embedder(recipe=recipe)
+    return Embedder(model)

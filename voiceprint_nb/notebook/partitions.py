@@ -278,7 +278,7 @@ class _Printer:
                 fresh.setdefault(row.clip.digest, row.windows)
         vectors = await self._inspector.in_thread(partial(self._embedder.embed_windows, list(fresh.values())))
         for digest, vector in zip(fresh, vectors, strict=True):
-            self._texts[digest] = voiceprint_text(vector, self._embedder.fingerprint)
+            self._texts[digest] = voiceprint_text(vector, self._embedder.model.fingerprint)
         for position, row in enumerate(rows, start):
             self.outcomes.end(position, row if isinstance(row, Outcome) else self._outcome(row.clip, fresh))
 

@@ -19,6 +19,7 @@ from voiceprint_nb.batch.outcomes import Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import FILE_NAME, Ledger
 from voiceprint_nb.display import Facts
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook import frames, services, views
 from voiceprint_nb.notebook.frames import Data
@@ -132,7 +133,7 @@ def plan(
     *,
     service: str | None = None,
     api_key: str | None = None,
-    model: str | None = None,
+    model: str | Model | None = None,
     fit: str = "error",
     base: Base | None = None,
     prefix: str = frames.DEFAULT_PREFIX,
@@ -184,13 +185,15 @@ def plan(
     Service: local, in this process. The audio stays on this machine.
     """
     _refuse_prices(price_per_print, price_per_hour)
-    settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
+    settings = resolve(service=service, api_key=api_key, model=services.model_text(model), data_dir=data_dir)
     refuse_model(settings)
     frame, column = frames.as_frame(data, column)
     names = frames.check_names(prefix)
     plan_name = f"{prefix}plan"
     frame = frames.without_taken(frame, column, {**names, "plan": plan_name}, overwrite=overwrite)
-    request = Request(frames.bases_of(base), frames.fit_of(fit), settings.model, sign, compress=compress)
+    request = Request(
+        frames.bases_of(base), frames.fit_of(fit), settings.asked_model, sign, compress=compress
+    )
     tally = Tally(len(frame), title="plan", destination=settings.destination)
     with _ledger(settings.data_dir if ledger else None) as known:
         meter = views.meter_for(progress, "")

@@ -139,7 +139,7 @@ class Session:
             request=Request(
                 call.bases,
                 call.fit,
-                call.model,
+                settings.asked_model,
                 sign,
                 max_new,
                 call.compress,

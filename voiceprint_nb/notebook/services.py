@@ -10,6 +10,7 @@ from voiceprint_nb.batch.outcomes import Service
 from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.batch.turns import LedgerTurns
 from voiceprint_nb.client.transport import Api
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.pacing import OwnTurns
 from voiceprint_nb.settings import Settings
 
@@ -28,7 +29,7 @@ _REMOTE_SETTLE_S = 5.0
 def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None) -> Service:
     """How to reach the service of these settings; nothing is sent yet."""
     if settings.is_local:
-        local = _local_service(os.getpid())
+        local = _local_service(os.getpid(), Model.named(settings.model or Model.DEFAULT))
         return Service(
             open_api=lambda: Api(base_url=local.base_url, api_key=None, transport=local.transport()),
             identity=local.identity,
@@ -58,6 +59,11 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
     )
 
 
+def model_text(model: str | Model | None) -> str | None:
+    """The text that names a model in settings and in the ledger."""
+    return model.text if isinstance(model, Model) else model
+
+
 def embed_of_quality() -> Embed:
     """What compares the windows of a clip, whichever service makes the prints: the local network."""
     from voiceprint_nb.engine.shared import embedder_of_process
@@ -72,8 +78,8 @@ def _turns_of_process(_pid: int, _service: str, _key: int, _group: str) -> OwnTu
 
 
 @functools.lru_cache(maxsize=4)
-def _local_service(_pid: int) -> LocalService:
-    """One local service a process, so that its network is loaded once; a forked child gets its own."""
+def _local_service(_pid: int, model: Model) -> LocalService:
+    """One local service a process and model, whose network is loaded once; a forked child gets its own."""
     from voiceprint_nb.service.local import LocalService
 
-    return LocalService()
+    return LocalService(model=model)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from voiceprint_nb.contract import VOICEPRINT_MODELS
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.errors import RowError, UsageError
-from voiceprint_nb.notebook import dask_frames, frames
+from voiceprint_nb.notebook import dask_frames, frames, services
 from voiceprint_nb.notebook.frames import Data
 from voiceprint_nb.notebook.runs import Call, Run, Session, recorded
 from voiceprint_nb.notebook.voiceprint import Voiceprint
@@ -113,7 +114,7 @@ def voiceprints(
     *,
     service: str | None = None,
     api_key: str | None = None,
-    model: str | None = None,
+    model: str | Model | None = None,
     fit: str = "error",
     base: Base | None = None,
     prefix: str = frames.DEFAULT_PREFIX,
@@ -139,8 +140,10 @@ def voiceprints(
         ``"local"``, ``"pyannoteai"`` or an address. By default hosted if there is a key, else local.
     api_key : str, optional
         Key of the hosted service; by default from ``PYANNOTEAI_API_KEY``.
-    model : str, optional
-        Model to ask for, such as ``"precision-2"``; by default the service's own choice.
+    model : str or Model, optional
+        Hosted: the model to ask for, such as ``"precision-2"``; by default the service's own choice. Local: a
+        `Model` or the name of a packaged one (``"robust"``, ``"compatible"``, ``"fast"``), ``robust`` by
+        default. Prints of different models do not compare.
     ledger : bool
         Keep results on disk, so that they are reused and the run can be resumed.
     data_dir : path, optional
@@ -195,7 +198,7 @@ def voiceprints(
                 "compress": compress or None,
             },
         )
-    settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
+    settings = resolve(service=service, api_key=api_key, model=services.model_text(model), data_dir=data_dir)
     session = _session(
         data,
         column,
@@ -220,7 +223,7 @@ def submit(
     *,
     service: str | None = None,
     api_key: str | None = None,
-    model: str | None = None,
+    model: str | Model | None = None,
     fit: str = "error",
     base: Base | None = None,
     prefix: str = frames.DEFAULT_PREFIX,
@@ -258,7 +261,7 @@ def submit(
     >>> run.result().vp_error_code.tolist()
     ['file_not_found']
     """
-    settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
+    settings = resolve(service=service, api_key=api_key, model=services.model_text(model), data_dir=data_dir)
     session = _session(
         data,
         column,
@@ -329,7 +332,7 @@ def voiceprint(
     *,
     service: str | None = None,
     api_key: str | None = None,
-    model: str | None = None,
+    model: str | Model | None = None,
     fit: str = "error",
     base: Base | None = None,
     ledger: bool = True,
@@ -360,7 +363,7 @@ def voiceprint(
     >>> voiceprint("data/samples/ada-1.wav", service="local", ledger=False)  # doctest: +SKIP
     <Voiceprint of 4.1 s>
     """
-    settings = resolve(service=service, api_key=api_key, model=model, data_dir=data_dir)
+    settings = resolve(service=service, api_key=api_key, model=services.model_text(model), data_dir=data_dir)
     prefix = frames.DEFAULT_PREFIX
     session = _session(
         [clip], None, settings, fit=fit, base=base, prefix=prefix, overwrite=False, keep=ledger, listed=False
@@ -493,8 +496,8 @@ def refuse_model(settings: Settings) -> None:
     if settings.model is None:
         return
     if settings.is_local:
-        raise UsageError("model= chooses among the hosted models: leave it out, the local service has one.")
-    if settings.service == HOSTED_URL and settings.model not in VOICEPRINT_MODELS:
+        Model.named(settings.model)
+    elif settings.service == HOSTED_URL and settings.model not in VOICEPRINT_MODELS:
         raise UsageError(f"Unknown model {settings.model!r}: use one of {', '.join(VOICEPRINT_MODELS)}.")
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 
-from voiceprint_nb.engine.embedder import Embedder, fingerprint, voiceprint_text
-from voiceprint_nb.engine.pool import EnginePool, usable_cpus
+from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
+from voiceprint_nb.engine.model import Model
+from voiceprint_nb.engine.networks import usable_cpus
+from voiceprint_nb.engine.pool import EnginePool
 from voiceprint_nb.service.app import Policy, create_app
 from voiceprint_nb.service.cluster import BATCHES, CLIPS_A_BATCH, Cluster, scheduler_address
 from voiceprint_nb.service.desk import CLOSE_WAIT_S, IN_FLIGHT, MAX_WAITING, Desk
@@ -46,7 +48,7 @@ def assemble(
     folder: Path,
     policy: Policy,
     *,
-    recipe: str = "robust",
+    model: Model,
     threads: int | None = None,
     compute: str | None = None,
     max_waiting: int = MAX_WAITING,
@@ -61,8 +63,8 @@ def assemble(
         Jobs, media and downloads; made with mode 0700 if it is not there.
     policy : Policy
         Who may what.
-    recipe : str
-        Feature recipe of the engine.
+    model : Model
+        What the engine computes.
     threads : int, optional
         Engine threads, by default what the machine has; of a cluster, batches that it works on at once.
     compute : str, optional
@@ -74,11 +76,10 @@ def assemble(
     meter : Meter, optional
         Counts what happens.
     """
-    model = fingerprint(recipe)
-    cluster = None if compute is None else Cluster(scheduler_address(compute), recipe=recipe)
+    cluster = None if compute is None else Cluster(scheduler_address(compute), model=model)
     threads = threads or (usable_cpus() if cluster is None else BATCHES)
     batch = _CLIPS_PER_THREAD if cluster is None else CLIPS_A_BATCH
-    network = partial(Embedder, recipe=recipe)
+    network = partial(Embedder, model)
     pool = EnginePool(network if cluster is None else lambda: cluster, threads=threads, batch=batch)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def assemble(
             folder,
             pool,
             media,
-            voiceprint=partial(voiceprint_text, fingerprint=model),
+            voiceprint=partial(voiceprint_text, fingerprint=model.fingerprint),
             webhook_secret=policy.door.webhook_secret,
             plain_webhooks=policy.plain_webhooks,
             max_waiting=max_waiting,

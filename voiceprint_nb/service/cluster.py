@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb.engine import features
-from voiceprint_nb.engine.embedder import fingerprint
-from voiceprint_nb.engine.shared import embed_clips
+from voiceprint_nb.engine.model import Model
+from voiceprint_nb.engine.shared import embed_clips, fingerprint_of
 from voiceprint_nb.errors import MissingExtra, UsageError
 from voiceprint_nb.service.workbench import EngineAway
 
@@ -73,8 +73,8 @@ class Cluster:
     ----------
     address : str
         Of the scheduler, as `scheduler_address` gives it. It is connected to on first use.
-    recipe : str
-        Feature recipe.
+    model : Model, optional
+        What the workers compute; by default the packaged model ``robust``.
     answer_s : float
         A batch that takes longer counts as lost, in seconds.
     connect_s : float
@@ -87,12 +87,12 @@ class Cluster:
         self,
         address: str,
         *,
-        recipe: str = "robust",
+        model: Model | None = None,
         answer_s: float = ANSWER_S,
         connect_s: float = CONNECT_S,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._address, self._recipe, self._fingerprint = address, recipe, fingerprint(recipe)
+        self._address, self._model = address, model or Model.packaged()
         self._answer_s, self._connect_s, self._timer = answer_s, connect_s, timer
         self._lock = threading.Lock()  # guards the next four
         self._client: Client | None = None
@@ -117,7 +117,7 @@ class Cluster:
         from distributed.client import ClosedClientError
 
         try:
-            made_by, vectors = self._asked(client, self._answer_s, embed_clips, self._recipe, list(clips))
+            made_by, vectors = self._asked(client, self._answer_s, embed_clips, self._model.text, list(clips))
             self._refuse_others(made_by)
         except (*_LOST, ClosedClientError) as error:
             self._lost(client, error)
@@ -154,12 +154,12 @@ class Cluster:
         client = Client(self._address, timeout=self._connect_s, set_as_default=False, name="voiceprint-nb")
         with contextlib.ExitStack() as stack:
             stack.callback(client.close)
-            self._refuse_others(self._asked(client, self._connect_s, fingerprint, self._recipe))
+            self._refuse_others(self._asked(client, self._connect_s, fingerprint_of, self._model.text))
             stack.pop_all()
         return client
 
     def _refuse_others(self, made_by: str) -> None:
-        if made_by != self._fingerprint:
+        if made_by != self._model.fingerprint:
             raise EngineAway(
                 "its workers have another version of the network: install the same package there"
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from voiceprint_nb import scratch
-from voiceprint_nb.engine.embedder import fingerprint
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.service.app import Policy
 from voiceprint_nb.service.assembly import Works, assemble
 from voiceprint_nb.service.keys import OpenDoor
@@ -25,8 +25,8 @@ class LocalService:
 
     Parameters
     ----------
-    recipe : str
-        Feature recipe of the engine.
+    model : Model, optional
+        What the engine computes; by default the packaged model ``robust``.
     threads : int, optional
         Engine threads; by default what the machine has.
     data_dir : Path, optional
@@ -50,20 +50,20 @@ class LocalService:
     def __init__(
         self,
         *,
-        recipe: str = "robust",
+        model: Model | None = None,
         threads: int | None = None,
         data_dir: Path | None = None,
         webhook_secret: str | None = None,
         limits: RateLimits | None = None,
     ) -> None:
-        self._fingerprint = fingerprint(recipe)
+        self._model = model or Model.packaged()
         if data_dir is None:
             scratch.sweep()
         folder = scratch.new_folder() if data_dir is None else data_dir
         passing = folder if data_dir is None else None
         policy = Policy(OpenDoor(webhook_secret), limits, files=True, plain_webhooks=True)
         try:
-            self._app, works = assemble(folder, policy, recipe=recipe, threads=threads)
+            self._app, works = assemble(folder, policy, model=self._model, threads=threads)
         except BaseException:
             if passing is not None:
                 shutil.rmtree(passing)
@@ -74,7 +74,7 @@ class LocalService:
     @property
     def identity(self) -> str:
         """Which service this is: two with the same identity give the same voiceprints."""
-        return f"local:{self._fingerprint}"
+        return f"local:{self._model.fingerprint}"
 
     def transport(self) -> httpx.ASGITransport:
         """A transport for `httpx.AsyncClient`, for use in any event loop."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from voiceprint_nb.contract import READS_PER_WINDOW, WRITES_PER_WINDOW
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.settings import default_data_dir, is_loopback
 
@@ -28,7 +29,7 @@ class Options:
     port: int = 8000
     workers: int | None = None
     compute: str | None = None
-    recipe: str = "robust"
+    model: str = Model.DEFAULT
     tls_cert: Path | None = None
     tls_key: Path | None = None
     behind_proxy: Sequence[str] = ()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.errors import MissingExtra, UsageError
 from voiceprint_nb.service import logs, patience
 from voiceprint_nb.service.addresses import guarded_client
@@ -67,7 +68,7 @@ def _serve(folder: Path, ring: KeyRing, options: Options) -> int:
         app, works = assemble(
             folder,
             _policy(ring, options, meter),
-            recipe=options.recipe,
+            model=Model.named(options.model),
             threads=options.workers,
             compute=options.compute,
             max_waiting=options.max_waiting,
