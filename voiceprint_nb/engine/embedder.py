@@ -12,6 +12,7 @@ from voiceprint_nb import contract
 from voiceprint_nb.engine import features
 from voiceprint_nb.engine.model import Model
 from voiceprint_nb.engine.networks import open_network
+from voiceprint_nb.errors import RowError
 
 # Windows per network run. Windows per second on one thread of an AMD EPYC (Zen 5), ONNX Runtime 1.32:
 # 1: 146, 2: 240, 4: 328, 8: 284, 16: 324, 32: 346, 48: 351, 64: 346, 128: 305, 256: 330. Memory grows by
@@ -100,6 +101,11 @@ class Embedder:
         -------
         (n, dimensions) float32
             Unit length each; a clip's row does not depend on its neighbours beyond 1e-5.
+
+        Raises
+        ------
+        RowError
+            The network answers one of the clips with what is no direction.
         """
         if not clips:
             return np.empty((0, 0), np.float32)
@@ -108,7 +114,12 @@ class Embedder:
         partials = np.concatenate([self._run(part) for part in parts])
         firsts = np.cumsum([0, *(len(clip) for clip in clips[:-1])])
         sums: NDArray[np.float32] = np.add.reduceat(partials, firsts, axis=0)
-        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        if not (np.isfinite(lengths).all() and lengths.all()):
+            raise RowError(
+                "job_failed", "The network has no answer to this clip: leave it out, or try another."
+            )
+        sums /= lengths
         return sums
 
     def embed_parts(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:

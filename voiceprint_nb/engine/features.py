@@ -61,6 +61,11 @@ class Recipe:
 
     is_windowed = True
 
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Of one window; None along time, where networks take any number of frames."""
+        return (None, MEL_BANDS)
+
     def facts(self) -> dict[str, object]:
         """All that decides the inputs, as JSON values."""
         return {"features": "mel40-linear-power"} | asdict(self)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+import os
+import re
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, cast, get_args
+from typing import ClassVar, Literal, cast, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from voiceprint_nb.engine import features
+from voiceprint_nb.engine import features, front_ends
+from voiceprint_nb.engine.front_ends import FrontEnd, Known
 from voiceprint_nb.errors import UsageError
 
 Precision = Literal["float32", "int8", "bfloat16"]
@@ -31,24 +32,8 @@ INT8_SHA256 = "a7e315eb854c198d2f69515f66616abe8a281cb8796ee0a68ad98220c1ea5b40"
 """Digest of the packaged file with layers 2 and 3 as 8-bit integers (``--int8``)."""
 
 
+_OWN = re.compile(r"(?P<path>.+\.onnx)(?P<words>(:[^:/]*)*)", re.DOTALL)
 _RECIPES = {recipe.name: recipe for recipe in (features.ROBUST, features.COMPATIBLE)}
-
-
-class FrontEnd(Protocol):
-    """What a network hears of a clip."""
-
-    @property
-    def is_windowed(self) -> bool:
-        """Whether all inputs have one shape, so that those of several clips can share a run."""
-        ...
-
-    def facts(self) -> dict[str, object]:
-        """All that decides the inputs, as JSON values; for fingerprints."""
-        ...
-
-    def inputs(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Inputs of one clip, ``(inputs, ...) float32``, of ``(samples,) float32`` at 16 kHz, mono."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +46,7 @@ class Model:
     Attributes
     ----------
     name : str
-        What people call it.
+        What people call it; models that differ in nothing else are equal.
     features : FrontEnd
         What the network hears.
     sha256 : str
@@ -79,8 +64,8 @@ class Model:
     False
     """
 
-    name: str
-    features: FrontEnd = field(repr=False)
+    name: str = field(compare=False)
+    features: FrontEnd
     sha256: str = field(repr=False)
     path: Path | None = None
     precision: Precision = "float32"
@@ -125,23 +110,117 @@ class Model:
         return cls(name, recipe, sha256, precision=precision).on(device)
 
     @classmethod
+    def from_onnx(
+        cls,
+        path: str | os.PathLike[str],
+        features: str | Known | None = None,
+        *,
+        name: str | None = None,
+        device: Device = "cpu",
+        precision: Precision = "float32",
+    ) -> Model:
+        """A network of your own, which is tried on noise before anything else.
+
+        Similarities and thresholds of one network mean nothing for another: calibrate anew.
+
+        Parameters
+        ----------
+        path : str or Path
+            File that ends in ``.onnx``, with one input and one output of float32: ``(batch, time, bands)`` or
+            ``(batch, samples)`` in, ``(batch, dimensions)`` out.
+        features : str, FilterBanks or Waveform, optional
+            What it hears: ``"fbank80"``, ``"wespeaker"``, ``"3d-speaker"``, ``"waveform"``, or with options.
+            By default what the sidecar ``model.json`` beside ``model.onnx`` states, else what the metadata
+            say that sherpa-onnx's exports have, else what the input's shape leaves open, with a warning.
+        name : str, optional
+            What people call it; by default the file's name.
+        device : {"cpu", "cuda"}
+            ``cuda`` needs the package ``onnxruntime-gpu`` in place of ``onnxruntime``, and float32.
+        precision : {"float32", "bfloat16"}
+            ``bfloat16`` needs the extra ``openvino`` and a processor that has it.
+
+        Raises
+        ------
+        UsageError
+            The file cannot be read, is no speaker network, or does not tell what it hears.
+
+        Warns
+        -----
+        UserWarning
+            The shape of its input alone tells what it hears.
+        """
+        from voiceprint_nb.engine.own import examine
+
+        path = Path(path).expanduser().absolute()
+        if path.suffix != ".onnx":
+            raise UsageError(f"A network of your own is a file that ends in '.onnx': {path.name!r} does not.")
+        if precision not in ("float32", "bfloat16"):
+            raise UsageError(
+                f"precision={precision!r} is not for a network of your own: use float32 or bfloat16, or a "
+                "file that holds the network so."
+            )
+        wanted = front_ends.named(features) if isinstance(features, str) else features
+        if not isinstance(wanted, Known | None):
+            raise UsageError(f"features= takes a text, FilterBanks or Waveform, not {type(wanted).__name__}.")
+        found = examine(path, wanted)
+        if found.by_shape:
+            warnings.warn(
+                f"Nothing but its input's shape tells what {path.name!r} hears: {found.features}. Check how "
+                f"it was trained, and state it: features={front_ends.text_of(found.features)!r}.",
+                stacklevel=2,
+            )
+        model = cls(name or path.stem, found.features, found.sha256, path, precision)
+        return model.on(device)
+
+    @classmethod
     def named(cls, text: str) -> Model:
         """The model that a text names, as in ``model=`` and in the ledger: see `text`.
 
         Raises
         ------
         UsageError
-            There is no such model.
+            There is no such model, or its file is not the one that the text names.
         """
+        if own := _OWN.fullmatch(text):
+            return cls._own(own["path"], own["words"].split(":")[1:])
         name, *words = text.split(":")
         device = next((word for word in words if word in get_args(Device)), "cpu")
         precision = next((word for word in words if word != device), None)
         return cls.packaged(name, precision=cast(Precision | None, precision), device=cast(Device, device))
 
+    @classmethod
+    def _own(cls, path: str, words: list[str]) -> Model:
+        told: dict[str, str] = {}
+        for word in words:
+            kinds = {"precision": get_args(Precision), "device": get_args(Device)}
+            kind = next((kind for kind, known in kinds.items() if word in known), "features")
+            kind = "sha256" if word.startswith("sha256=") else kind
+            if kind in told:
+                raise UsageError(f"{Path(path).name!r} is named with both {told[kind]!r} and {word!r}.")
+            told[kind] = word
+        model = cls.from_onnx(
+            path,
+            told.get("features"),
+            precision=cast(Precision, told.get("precision", "float32")),
+            device=cast(Device, told.get("device", "cpu")),
+        )
+        if told.get("sha256", _pin(model.sha256)) != _pin(model.sha256):
+            raise UsageError(
+                f"The network {model.path.name if model.path else ''!r} is not the one that was used before: "
+                "put that file back, or make all voiceprints again with this one, as theirs do not compare."
+            )
+        return model
+
     @property
     def text(self) -> str:
-        """Name, precision and device where they are not the usual ones: ``robust:int8``, ``robust:cuda``."""
+        """All that `named` needs to make it again.
+
+        Name, precision and device where they are not the usual ones: ``robust:int8``, ``robust:cuda``. For a
+        network of your own its file, what it hears, and its digest: ``/a/b.onnx:fbank80:sha256=...``.
+        """
         words = [self.name]
+        if self.path is not None:
+            words = [str(self.path), front_ends.text_of(cast(Known, self.features)), _pin(self.sha256)]
         words += [self.precision] if self.precision != "float32" else []
         return ":".join([*words, self.device] if self.device != "cpu" else words)
 
@@ -179,6 +258,10 @@ class Model:
             It is not there, or is not the one that this model was made of.
         """
         return _read_packaged(self) if self.path is None else _read_own(self.path, self.sha256)
+
+
+def _pin(sha256: str) -> str:
+    return f"sha256={sha256}"
 
 
 def _read_packaged(model: Model) -> bytes:

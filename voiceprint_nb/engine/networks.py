@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint_nb.engine.model import Model
 from voiceprint_nb.errors import MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    from voiceprint_nb.engine.model import Model
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -50,23 +52,38 @@ class _OnnxRuntime:
     """ONNX Runtime: allows concurrent runs of a session; on a processor each computes on one thread."""
 
     def __init__(self, model: Model) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3  # errors: its warnings would print into notebooks
-        providers = providers_for(model.device, onnxruntime.get_available_providers())
-        self._session = onnxruntime.InferenceSession(model.read(), options, providers=providers)
+        self._session = session_of(model.read(), model.device)
         if model.device == "cuda" and self._session.get_providers()[0] != _CUDA:
             raise UsageError("ONNX Runtime finds no usable GPU: look at nvidia-smi, or leave device= out.")
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
 
     def __call__(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        embeddings: NDArray[np.float32] = self._session.run([self._output], {self._input: inputs})[0]
-        return embeddings
+        return embeddings_of(self._session.run([self._output], {self._input: inputs})[0])
+
+
+def session_of(data: bytes, device: str = "cpu") -> Any:
+    """ONNX Runtime's session of a network file's bytes; on a processor it computes on the thread that calls.
+
+    Raises
+    ------
+    MissingExtra
+        ``cuda`` with an ONNX Runtime that was built without it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3  # errors: its warnings would print into notebooks
+    providers = providers_for(device, onnxruntime.get_available_providers())
+    return onnxruntime.InferenceSession(data, options, providers=providers)
+
+
+def embeddings_of(output: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A network's output, (batch, dimensions) or (batch, 1, dimensions), as (batch, dimensions) float32."""
+    return output.reshape(len(output), -1)
 
 
 def providers_for(device: str, available: list[str]) -> list[str]:
@@ -115,5 +132,4 @@ class _OpenVino:
         request: Any = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = self._compiled.create_infer_request()
-        embeddings: NDArray[np.float32] = request.infer([inputs])[0].copy()  # its memory is used again
-        return embeddings
+        return embeddings_of(request.infer([inputs])[0].copy())  # its memory is used again
