@@ -125,7 +125,6 @@ def test_matches_are_those_of_pandas() -> None:
         ({"service": "http://127.0.0.1:8000"}, "pass service='local'"),
         ({"api_key": "k-1"}, "pass service='local'"),
         ({"max_new": 0}, "max_new="),
-        ({"model": "precision-2"}, "model="),
         ({"compress": True}, "compress="),
         ({"data_dir": "elsewhere"}, "data_dir="),
     ],
