@@ -180,6 +180,14 @@ def test_enroll_calibrate_match_and_cluster(tmp_path, capsys, ending):
     assert out.vp_label[out.speaker.isin(half.speaker)].eq(out.speaker).sum() > 30
     assert out.vp_label[~out.speaker.isin(half.speaker)].isna().all()
     assert main([*call, "--threshold", "-1"]) == 0
+    labelled(tmp_path / "cohort.csv", 60, 1, seed=4)
+    cohort = ["--cohort", str(tmp_path / "cohort.csv")]
+    assert main(["calibrate", str(known), *cohort]) == 0
+    assert "Scores: adaptive s-norm by" in capsys.readouterr().out
+    assert main([*call, "--calibrate-on", str(known), *cohort]) == 1
+    normalised = read_table(told)
+    assert normalised.vp_score.astype(float).max() > 1  # no cosines
+    assert normalised.vp_label[~out.speaker.isin(half.speaker)].isna().all()
     assert (
         main(["cluster", str(tmp_path / "more.csv"), "--calibrate-on", str(known), "--out", str(told)]) == 0
     )

@@ -115,16 +115,24 @@ def _enroll(*, manifest: Path, label: str, library: Path, consent: str | None) -
     return ALL_ROWS
 
 
-def _calibrate(*, manifest: Path, label: str, enrolled: int, within: str | None) -> int:
+def _calibrate(*, manifest: Path, label: str, enrolled: int, within: str | None, cohort: Path | None) -> int:
     from voiceprint_nb.notebook.comparing import calibrate
 
     with _warnings_as_lines():
-        print(calibrate(read_table(manifest), label, enrolled=enrolled, within=within))
+        others = None if cohort is None else read_table(cohort)
+        print(calibrate(read_table(manifest), label, enrolled=enrolled, within=within, cohort=others))
     return ALL_ROWS
 
 
 def _match(
-    *, manifest: Path, library: Path, calibrate_on: Path | None, label: str, out: Path | None, **options: Any
+    *,
+    manifest: Path,
+    library: Path,
+    calibrate_on: Path | None,
+    cohort: Path | None,
+    label: str,
+    out: Path | None,
+    **options: Any,
 ) -> int:
     from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.notebook.comparing import calibrate
@@ -132,12 +140,12 @@ def _match(
 
     people = Library.load(library)
     with _warnings_as_lines():
-        calibration = None
+        calibration, others = None, None if cohort is None else read_table(cohort)
         if calibrate_on is not None:
             enrolled = round(people.people["n_prints"].median())
-            calibration = calibrate(read_table(calibrate_on), label, enrolled=enrolled)
+            calibration = calibrate(read_table(calibrate_on), label, enrolled=enrolled, cohort=others)
         frame = read_table(manifest)
-        result = match(frame, people, calibration=calibration, overwrite=True, **options)
+        result = match(frame, people, calibration=calibration, cohort=others, overwrite=True, **options)
     write_table(result, out)
     return ALL_ROWS if result.vp_decision.eq("match").all() else SOME_ROWS
 
@@ -177,6 +185,7 @@ def _doctor(*, service: str | None, online: bool) -> int:
     return ALL_ROWS if report.is_well else SOME_ROWS
 
 
+_OUT: dict[str, Any] = {"type": Path, "help": "write a CSV, TSV or Parquet file instead of printing"}
 _COMMANDS: dict[str, Callable[..., int]] = {
     "check": _check,
     "plan": _plan,
@@ -321,14 +330,10 @@ def _parser() -> argparse.ArgumentParser:
     resume = _command(commands, "resume", "go on with a run; nothing is bought twice")
     runs = _command(commands, "runs", "list the runs that the ledger keeps")
     forget = _command(commands, "forget", "delete a run and its voiceprints")
-    compare = _command(commands, "compare", "cosine of every voiceprint with every other")
-    calibrate = _command(commands, "calibrate", "error rates and thresholds from rows whose speaker is known")
-    enroll = _command(commands, "enroll", "add the people of a table to a library")
-    match = _command(commands, "match", "who of a library speaks in each row; exit status 1 if not all are")
-    cluster = _command(commands, "cluster", "how many voices there are, and which row is of which")
     looked = _command(commands, "doctor", "say what is odd here; exit status 1 if something will fail")
     looked.add_argument("--service", help="as for run")
     looked.add_argument("--online", action="store_true", help="ask the service, too; costs nothing")
+    _add_comparing(commands)
     serve_command.add_parser(commands)
     keys_command.add_parser(commands)
     for command in (check, planned, run):
@@ -363,6 +368,21 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("run_id", nargs="?", help="default: the newest unfinished run")
     forget.add_argument("run_id", nargs="?")
     forget.add_argument("--everything", action="store_true", help="all runs and all voiceprints")
+    for command in (run, resume):
+        command.add_argument("--max-new", type=int, metavar="N", help="buy at most N voiceprints")
+    planned.add_argument("--out", type=Path, help="write the rows with their vp_plan to a file, too")
+    for command in (check, run, resume, runs):
+        command.add_argument("--out", **_OUT)
+    return parser
+
+
+def _add_comparing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Verbs for tables that have voiceprints."""
+    compare = _command(commands, "compare", "cosine of every voiceprint with every other")
+    calibrate = _command(commands, "calibrate", "error rates and thresholds from rows whose speaker is known")
+    enroll = _command(commands, "enroll", "add the people of a table to a library")
+    match = _command(commands, "match", "who of a library speaks in each row; exit status 1 if not all are")
+    cluster = _command(commands, "cluster", "how many voices there are, and which row is of which")
     reported = _command(
         commands, "report", "one file for others: what was run, what failed and why, pictures"
     )
@@ -376,6 +396,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--label", default="speaker", help="column that says who speaks")
     calibrate.add_argument("--enrolled", type=int, default=1, metavar="N", help="clips that make a person")
     calibrate.add_argument("--within", metavar="COLUMN", help="only rows with the same value meet")
+    for command in (calibrate, match):
+        told = "result of run with voices that are neither enrolled nor expected, to normalise scores by"
+        command.add_argument("--cohort", type=Path, metavar="TABLE", help=told)
     for command in (enroll, match):
         command.add_argument("library", type=Path, help="file of enrolled people, .json or .parquet")
     enroll.add_argument("--consent", help="a note to keep with the voiceprints")
@@ -391,9 +414,5 @@ def _parser() -> argparse.ArgumentParser:
     match.add_argument(
         "--false-name-rate", type=float, default=0.01, help="share of strangers that may get a name"
     )
-    for command in (run, resume):
-        command.add_argument("--max-new", type=int, metavar="N", help="buy at most N voiceprints")
-    planned.add_argument("--out", type=Path, help="write the rows with their vp_plan to a file, too")
-    for command in (check, run, resume, runs, compare, match, cluster):
-        command.add_argument("--out", type=Path, help="write a CSV, TSV or Parquet file instead of printing")
-    return parser
+    for command in (compare, match, cluster):
+        command.add_argument("--out", **_OUT)
