@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from voiceprint_nb.analysis.calibration import Calibration
     from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.client.receiver import Receiver
+    from voiceprint_nb.engine.fbank import FilterBanks
+    from voiceprint_nb.engine.front_ends import Waveform
     from voiceprint_nb.engine.model import Model
     from voiceprint_nb.errors import RowError, ServiceError, UsageError, VoiceprintError
     from voiceprint_nb.notebook import plots
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Calibration": "analysis.calibration",
+    "FilterBanks": "engine.fbank",
     "Library": "analysis.library",
     "Model": "engine.model",
     "Picker": "notebook.picker",
@@ -60,6 +63,7 @@ _HOMES = {
     "Verification": "notebook.identifying",
     "Voiceprint": "notebook.voiceprint",
     "VoiceprintError": "errors",
+    "Waveform": "engine.front_ends",
     "check": "notebook.verbs",
     "check_partition": "notebook.partitions",
     "calibrate": "notebook.comparing",
@@ -85,6 +89,7 @@ _HOMES = {
 
 __all__ = [
     "Calibration",
+    "FilterBanks",
     "Library",
     "Model",
     "Picker",
@@ -97,6 +102,7 @@ __all__ = [
     "Verification",
     "Voiceprint",
     "VoiceprintError",
+    "Waveform",
     "calibrate",
     "check",
     "check_partition",

@@ -260,6 +260,11 @@ class Model:
         return _read_packaged(self) if self.path is None else _read_own(self.path, self.sha256)
 
 
+def is_own(text: str) -> bool:
+    """Whether a text names a network of one's own rather than one by name."""
+    return _OWN.fullmatch(text) is not None
+
+
 def _pin(sha256: str) -> str:
     return f"sha256={sha256}"
 

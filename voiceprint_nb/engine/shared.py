@@ -16,16 +16,22 @@ from voiceprint_nb.engine.model import Model
 _loading = threading.Lock()
 
 
-def embedder_of_process(model: Model | None = None) -> Embedder:
+def embedder_of_process(model: Model | str | None = None) -> Embedder:
     """A model in memory, by default the packaged one, which all threads of this process share.
+
+    Parameters
+    ----------
+    model : Model or str, optional
+        A model, or its text (`Model.named`).
 
     Raises
     ------
     UsageError
         As `Embedder`.
     """
+    model = Model.named(model or Model.DEFAULT) if not isinstance(model, Model) else model
     with _loading:  # threads that begin together load it once
-        return _embedder(os.getpid(), model or Model.packaged())
+        return _embedder(os.getpid(), model)
 
 
 def embed_clips(text: str, clips: Sequence[NDArray[np.float32]]) -> tuple[str, NDArray[np.float32]]:
@@ -50,7 +56,8 @@ def embed_clips(text: str, clips: Sequence[NDArray[np.float32]]) -> tuple[str, N
     RowError
         As `Embedder.embed_many`.
     """
-    return fingerprint_of(text), embedder_of_process(Model.named(text)).embed_many(clips)
+    embedder = embedder_of_process(text)
+    return embedder.model.fingerprint, embedder.embed_many(clips)
 
 
 def fingerprint_of(text: str) -> str:

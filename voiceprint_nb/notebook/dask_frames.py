@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook import frames
 from voiceprint_nb.settings import resolve
@@ -34,6 +35,7 @@ def voiceprints(
     *,
     service: str | None,
     api_key: str | None,
+    model: str | Model | None,
     base: Base | None,
     unused: dict[str, object],
     **options: Any,
@@ -42,7 +44,7 @@ def voiceprints(
 
     Parameters
     ----------
-    ddf, column, service, api_key, base, options
+    ddf, column, service, api_key, model, base, options
         As in `voiceprint_nb.voiceprints`.
     unused : dict
         Its other options by name, all of which must be None.
@@ -60,7 +62,8 @@ def voiceprints(
         raise UsageError(
             f"{given[0]}= is for services and ledgers: leave it out, workers of a Dask DataFrame use none."
         )
-    return _mapped(voiceprint_partition, ddf, column, base=base, **options)
+    model = Model.named(model) if isinstance(model, str) else model  # what is wrong with it is said here
+    return _mapped(voiceprint_partition, ddf, column, model=model, base=base, **options)
 
 
 def match(ddf: Any, library: Library, **options: Any) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from voiceprint_nb.batch.inspecting import Inspector, check_all
 from voiceprint_nb.batch.outcomes import Outcome, Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.engine.shared import embedder_of_process
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.clips import Clip
@@ -92,6 +93,7 @@ def voiceprint_partition(
     frame: pd.DataFrame,
     column: Hashable | None = None,
     *,
+    model: str | Model | None = None,
     fit: str = "error",
     base: Base | None = None,
     prefix: str = frames.DEFAULT_PREFIX,
@@ -120,8 +122,9 @@ def voiceprint_partition(
 
     Parameters
     ----------
-    frame, column, fit, base, prefix, overwrite, sign, quality
-        As in `voiceprints`. Give ``base`` as an absolute folder that every worker sees.
+    frame, column, model, fit, base, prefix, overwrite, sign, quality
+        As in `voiceprints`. Give ``base`` as an absolute folder that every worker sees, and a network of
+        your own by a path that every worker has.
 
     Returns
     -------
@@ -143,7 +146,8 @@ def voiceprint_partition(
     names = frames.result_names(prefix, quality=quality)
     frame = frames.without_taken(frame, column, names, overwrite=overwrite)
     request = Request(frames.bases_of(base), frames.fit_of(fit), embed=_embed_of(quality))
-    outcomes = loop_thread().start(_print_all(frames.cells_of(frame, column), request, sign)).wait()
+    printing = _print_all(frames.cells_of(frame, column), request, model, sign)
+    outcomes = loop_thread().start(printing).wait()
     return frames.with_outcomes(frame, outcomes, names)
 
 
@@ -223,7 +227,7 @@ class _Printer:
         self, cells: Sequence[object], inspector: Inspector, embedder: Embedder, *, measured: bool
     ) -> None:
         self._cells, self._inspector, self._embedder = cells, inspector, embedder
-        self._texts: dict[str, str] = {}  # voiceprints by digest of the clip
+        self._texts: dict[str, str | RowError] = {}  # voiceprints, or why not, by digest of the clip
         self.outcomes = Outcomes(len(cells), measured=measured)
 
     async def run(self) -> None:
@@ -262,29 +266,47 @@ class _Printer:
     def _windows(self, path: Path) -> NDArray[np.float32]:
         try:
             return self._embedder.windows(load_clip(path))
-        except RowError:
-            raise
         except Exception as error:  # what a clip does ends its row and nothing else
-            _log.error("a row failed by a fault of the engine", exc_info=error)
-            raise RowError(
-                "job_failed",
-                f"The engine failed on this clip ({type(error).__name__}); the worker's log tells.",
-            ) from error
+            raise _row_error(error) from error
+
+    def _embed(self, fresh: Mapping[str, NDArray[np.float32]]) -> dict[str, str | RowError]:
+        """Voiceprints by digest, of one run for all; when that fails, of one each, or why there is none."""
+        try:
+            vectors = self._embedder.embed_windows(list(fresh.values()))
+        except Exception as error:  # what a clip does ends its row and nothing else
+            if len(fresh) > 1:
+                parts = [self._embed({digest: windows}) for digest, windows in fresh.items()]
+                return {digest: made for part in parts for digest, made in part.items()}
+            return dict.fromkeys(fresh, _row_error(error))
+        made_by = self._embedder.model.fingerprint
+        return {
+            digest: voiceprint_text(vector, made_by) for digest, vector in zip(fresh, vectors, strict=True)
+        }
 
     async def _end_all(self, start: int, rows: Sequence[_Heard | Outcome]) -> None:
         fresh: dict[str, NDArray[np.float32]] = {}
         for row in rows:
             if isinstance(row, _Heard) and row.windows is not None and row.clip.digest not in self._texts:
                 fresh.setdefault(row.clip.digest, row.windows)
-        vectors = await self._inspector.in_thread(partial(self._embedder.embed_windows, list(fresh.values())))
-        for digest, vector in zip(fresh, vectors, strict=True):
-            self._texts[digest] = voiceprint_text(vector, self._embedder.model.fingerprint)
+        self._texts |= await self._inspector.in_thread(partial(self._embed, fresh))
         for position, row in enumerate(rows, start):
             self.outcomes.end(position, row if isinstance(row, Outcome) else self._outcome(row.clip, fresh))
 
     def _outcome(self, clip: Clip, fresh: dict[str, NDArray[np.float32]]) -> Outcome:
+        made = self._texts[clip.digest]
+        if isinstance(made, RowError):
+            return Outcome.of_error(made).with_clip(clip)
         source = "reused" if fresh.pop(clip.digest, None) is None else "new"
-        return Outcome("succeeded", self._texts[clip.digest], source=source).with_clip(clip)
+        return Outcome("succeeded", made, source=source).with_clip(clip)
+
+
+def _row_error(error: Exception) -> RowError:
+    """What a row's clip ends with; a fault that is not the clip's own is logged."""
+    if isinstance(error, RowError):
+        return error
+    _log.error("a row failed by a fault of the engine", exc_info=error)
+    told = f"The engine failed on this clip ({type(error).__name__}); the worker's log tells."
+    return RowError("job_failed", told)
 
 
 _NO_STORAGE = (
@@ -298,13 +320,13 @@ def _embed_of(quality: bool) -> Embed | None:
 
 
 async def _print_all(
-    cells: Sequence[object], request: Request, sign: Callable[[str], str] | None
+    cells: Sequence[object], request: Request, model: str | Model | None, sign: Callable[[str], str] | None
 ) -> Outcomes:
     if not len(cells):
         return Outcomes(0, measured=request.embed is not None)
     scratch.sweep()  # a worker that was killed may have left copies of audio
     async with Inspector(request, sign=sign, threads=1) as inspector:
-        embedder = await inspector.in_thread(embedder_of_process)
+        embedder = await inspector.in_thread(partial(embedder_of_process, model))
         printer = _Printer(cells, inspector, embedder, measured=request.embed is not None)
         await printer.run()
     return printer.outcomes

@@ -10,7 +10,7 @@ from voiceprint_nb.batch.outcomes import Service
 from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.batch.turns import LedgerTurns
 from voiceprint_nb.client.transport import Api
-from voiceprint_nb.engine.model import Model
+from voiceprint_nb.engine.model import Model, is_own
 from voiceprint_nb.pacing import OwnTurns
 from voiceprint_nb.settings import Settings
 
@@ -60,7 +60,9 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
 
 
 def model_text(model: str | Model | None) -> str | None:
-    """The text that names a model in settings and in the ledger."""
+    """The text that names a model in settings and in the ledger, your own network with its digest."""
+    if isinstance(model, str) and is_own(model):
+        model = Model.named(model)
     return model.text if isinstance(model, Model) else model
 
 

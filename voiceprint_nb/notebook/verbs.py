@@ -142,8 +142,9 @@ def voiceprints(
         Key of the hosted service; by default from ``PYANNOTEAI_API_KEY``.
     model : str or Model, optional
         Hosted: the model to ask for, such as ``"precision-2"``; by default the service's own choice. Local: a
-        `Model` or the name of a packaged one (``"robust"``, ``"compatible"``, ``"fast"``), ``robust`` by
-        default. Prints of different models do not compare.
+        `Model`, the name of a packaged one (``"robust"``, ``"compatible"``, ``"fast"``), or the path of your
+        own, which ends in ``.onnx`` (`Model.from_onnx`); ``robust`` by default. Prints of different models
+        do not compare.
     ledger : bool
         Keep results on disk, so that they are reused and the run can be resumed.
     data_dir : path, optional
@@ -184,6 +185,7 @@ def voiceprints(
             column,
             service=service,
             api_key=api_key,
+            model=model,
             fit=fit,
             base=base,
             prefix=prefix,
@@ -191,7 +193,6 @@ def voiceprints(
             sign=sign,
             quality=quality,
             unused={
-                "model": model,
                 "data_dir": data_dir,
                 "receiver": receiver,
                 "max_new": max_new,

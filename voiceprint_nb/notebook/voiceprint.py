@@ -37,7 +37,7 @@ class Voiceprint(Bundled):
 
     @property
     def embedding(self) -> NDArray[np.float32]:
-        """The vector ``(256,) float32`` of a local print; raises `UsageError` for hosted ones."""
+        """The vector ``(dimensions,) float32`` of a local print; raises `UsageError` for hosted ones."""
         from voiceprint_nb.analysis.similarity import vectors
 
         embedding: NDArray[np.float32] = vectors([self.text])[0]

@@ -19,7 +19,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--data-dir", type=Path, help="folder of jobs, media and keys (default: the user's own)")
     add("--workers", type=int, help="engine threads (default: one per CPU); of a cluster, batches at once")
     add("--compute", metavar="dask://HOST:PORT", help="Dask cluster that computes in place of this machine")
-    add("--model", help="robust, compatible, fast, or with :bfloat16 or :cuda (default: %(default)s)")
+    add(
+        "--model",
+        help="robust, compatible, fast, or with :bfloat16 or :cuda; a network of your own as FILE.onnx or "
+        "FILE.onnx:FEATURES, say mine.onnx:fbank80 (default: %(default)s)",
+    )
     add("--tls-cert", type=Path, metavar="FILE", help="certificate chain in PEM, with --tls-key")
     add("--tls-key", type=Path, metavar="FILE", help="its private key in PEM")
     add(
