@@ -23,7 +23,9 @@ bench: .venv/test
 	.venv/bin/python -m benchmarks.panel
 	.venv/bin/python -m benchmarks.scale --rows 1000 10000
 	.venv/bin/python -m benchmarks.hosted
-	@if [ -n "$$VOICEPRINT_NB_SPEECH" ]; then .venv/bin/python -m benchmarks.quality; \
+	.venv/bin/python -m benchmarks.year
+	@if [ -n "$$VOICEPRINT_NB_SPEECH" ]; then .venv/bin/python -m benchmarks.quality && \
+	  .venv/bin/python -m benchmarks.engine; \
 	  else echo "Quality is not measured: set VOICEPRINT_NB_SPEECH to a folder of labelled speech."; fi
 
 .venv/bin/python:
