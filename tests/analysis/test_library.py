@@ -89,7 +89,7 @@ def test_blank_names_and_odd_columns(out: pd.DataFrame) -> None:
     assert vp.Library.from_frame(blank).names == ["p0", "p2", "p3"]
     with pytest.raises(UsageError, match="2 columns 'speaker'"):
         vp.Library.from_frame(pd.concat([out, out[["speaker"]]], axis=1))
-    with pytest.raises(UsageError, match="'speaker' holds a dict"):
+    with pytest.raises(UsageError, match="'speaker': A dict is no name"):
         vp.Library.from_frame(out.assign(speaker=[{}] * len(out)))
 
 

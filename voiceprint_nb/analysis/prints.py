@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from voiceprint_nb.analysis.names import name_of, quoted
 from voiceprint_nb.analysis.similarity import vectors
 from voiceprint_nb.analysis.trials import unit
 from voiceprint_nb.contract import decode_voiceprint
@@ -64,33 +65,32 @@ def prints_of(data: pd.DataFrame | pd.Series | Iterable[Any]) -> Prints:
 
 
 def labels_of(frame: pd.DataFrame, column: Hashable, prints: Prints) -> NDArray[np.object_]:
-    """Who or what each print is, from a column of the frame; missing labels are None.
+    """Who or what each print is, from a column of the frame: names as `name_of` makes them, or None.
 
     Raises
     ------
     UsageError
-        No such column, several of the name, or labels that are lists or the like.
+        No such column, several of the name, or labels that are lists or the like, or voiceprints.
     """
-    if column not in frame.columns:
-        there = ", ".join(repr(name) for name in frame.columns[:20])
-        raise UsageError(f"The frame has no column {column!r}: name one that says who speaks ({there}).")
-    labels = column_of(frame, column).iloc[prints.positions].astype(object)
-    for label in labels:
-        try:
-            hash(label)
-        except TypeError:
-            raise UsageError(
-                f"Column {column!r} holds a {type(label).__name__}: a label is one text or number a row."
-            ) from None
-    found: NDArray[np.object_] = labels.where(labels.notna(), None).to_numpy()
-    return found
+    if not pd.api.types.is_hashable(column) or column not in frame.columns:
+        there = ", ".join(quoted(name) for name in frame.columns[:20])
+        raise UsageError(
+            f"The frame has no column {quoted(column)}: name one that says who speaks ({there})."
+        )
+    cells = column_of(frame, column).iloc[prints.positions].astype(object)
+    labels = np.empty(len(cells), object)
+    try:
+        labels[:] = [name_of(cell) for cell in cells]
+    except UsageError as error:
+        raise UsageError(f"Column {quoted(column)}: {error}") from None  # the chain would show the label
+    return labels
 
 
 def column_of(frame: pd.DataFrame, column: Hashable) -> pd.Series:
     """A column; raises `UsageError` if several are named so."""
     found = frame[column]
     if isinstance(found, pd.DataFrame):
-        raise UsageError(f"The frame has {found.shape[1]} columns {column!r}: rename all but one.")
+        raise UsageError(f"The frame has {found.shape[1]} columns {quoted(column)}: rename all but one.")
     return found
 
 

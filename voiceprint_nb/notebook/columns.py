@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from voiceprint_nb.notebook.shown import is_print, is_short, shown
+from voiceprint_nb.analysis.names import is_print
+from voiceprint_nb.notebook.shown import is_short, shown
 
 Kind = Literal["label", "audio", "status", "reason", "text", "number"]
 

@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from voiceprint_nb.contract import decode_voiceprint
-from voiceprint_nb.errors import UsageError
-
-PRINT = "(voiceprint, not shown)"
-
+from voiceprint_nb.analysis.names import PRINT, is_print
 
 _MOST_CHARACTERS = 60
 _LINK = re.compile(r"\b([a-z][a-z0-9+.-]*://)([^\s/?#@]*@)?([^\s?#]*)([?#]\S*)?", re.IGNORECASE)
 _QUERY = re.compile(r"\?[\w.~%+-]+=\S*")  # of a link that lacks its beginning
-_OPAQUE = re.compile(r"[A-Za-z0-9+/_-]{200,}={0,2}")
 
 
 def shown(value: object, *, most: int | None = None) -> str:
@@ -46,19 +41,6 @@ def shown(value: object, *, most: int | None = None) -> str:
 def is_short(value: object) -> bool:
     """Whether the value is shown whole in a column of its own."""
     return len(_text(value)) <= _MOST_CHARACTERS
-
-
-def is_print(value: object) -> bool:
-    """Whether a value is the text of a voiceprint: a local one, or long base64 as the hosted ones are."""
-    if not isinstance(value, str) or len(value) < 2 * _MOST_CHARACTERS:
-        return False
-    if _OPAQUE.fullmatch(value.strip()):
-        return True
-    try:
-        decode_voiceprint(value.strip())
-    except UsageError as error:
-        return "not a voiceprint" not in str(error)
-    return True
 
 
 def veiled(text: str) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from voiceprint_nb.analysis.names import PRINT
 from voiceprint_nb.display import Bundled
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook import frames
 from voiceprint_nb.notebook.columns import Column, columns_of
 from voiceprint_nb.notebook.frames import Data
-from voiceprint_nb.notebook.shown import PRINT, shown
+from voiceprint_nb.notebook.shown import shown
 from voiceprint_nb.notebook.voiceprint import Voiceprint
 
 TOTAL_BYTES = 2_000_000
