@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -53,6 +57,24 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = FilterBanks().frames(speech_like())
     monkeypatch.setattr(fbank, "_BLOCK_FRAMES", 7)
     np.testing.assert_allclose(FilterBanks().frames(speech_like()), whole, atol=1e-5)
+
+
+def test_banks_are_the_same_with_one_thread_of_blas() -> None:
+    """A product that OpenBLAS shares out rounds otherwise, and takes the cores of other workers."""
+    code = (
+        "import hashlib, numpy as np; from voiceprint_nb.engine.fbank import FilterBanks; "
+        "samples = np.random.default_rng(0).normal(size=16_000).astype(np.float32); "
+        "banks = [FilterBanks(bands).frames(samples).tobytes() for bands in (40, 80, 128)]; "
+        "print(hashlib.sha256(b''.join(banks)).hexdigest())"
+    )
+    environments = [os.environ | {"OPENBLAS_NUM_THREADS": threads} for threads in ("1", "2")]
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=60
+        )
+        for environment in environments
+    ]
+    assert done[0].stdout == done[1].stdout
 
 
 def test_the_scale_adds_and_the_mean_takes_it_away() -> None:

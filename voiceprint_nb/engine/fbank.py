@@ -34,7 +34,7 @@ _PRE_EMPHASIS = np.float32(0.97)
 _LOW_HZ, _HIGH_HZ = 20.0, 8000.0
 _FLOOR = float(np.finfo(np.float32).eps)
 _BLOCK_FRAMES = 128  # 0.22 ms for a second of audio on one core; 64 and 256 take as long, 512 takes 0.38
-_PRODUCT_FRAMES = 64  # the largest block whose matrix product OpenBLAS keeps on the calling thread
+_PRODUCT_SIZE = 500_000  # rows * bins * bands; from 2**19 on OpenBLAS leaves the calling thread
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class FilterBanks:
         raw, sharp = _framed(samples), _framed(emphasised)
         window = _window(self.window) * np.float32(SCALES[self.scale])
         banks = np.empty((len(raw), self.bands), np.float32)
+        step = _PRODUCT_SIZE // _filters(self.bands).size
         padded = np.zeros((min(len(raw), _BLOCK_FRAMES), _FFT_SAMPLES), np.float32)
         for start in range(0, len(raw), _BLOCK_FRAMES):
             rows = slice(start, start + _BLOCK_FRAMES)
@@ -131,8 +132,8 @@ class FilterBanks:
             spectrum = np.fft.rfft(padded[: len(raw[rows])], axis=1)[:, :-1]  # no band reaches the last bin
             power = np.square(spectrum.real)
             power += np.square(spectrum.imag)
-            for row in range(0, len(power), _PRODUCT_FRAMES):
-                part = slice(row, row + _PRODUCT_FRAMES)
+            for row in range(0, len(power), step):
+                part = slice(row, row + step)
                 np.matmul(power[part], _filters(self.bands), out=banks[rows][part], casting="same_kind")
         np.maximum(banks, np.float32(self.floor), out=banks)
         return np.log(banks, out=banks)
