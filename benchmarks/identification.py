@@ -56,7 +56,7 @@ def prints_of(folder: Path, below_db: float = np.inf) -> pd.DataFrame:
     with EnginePool(Embedder) as pool:
         jobs = [pool.submit(functools.partial(noisy, path, below_db)) for path in corpus.paths]
         vectors = [job.result() for job in jobs]
-    name = Embedder().fingerprint
+    name = Embedder().model.fingerprint
     return pd.DataFrame(
         {
             "voiceprint": [voiceprint_text(vector, name) for vector in vectors],

@@ -73,7 +73,7 @@ def test_columns_that_are_no_labels_are_refused(known: pd.DataFrame) -> None:
     for words, refused in {
         "2 columns 'speaker'": lambda: vp.calibrate(twice),
         "2 columns 'voiceprint'": lambda: vp.calibrate(prints_twice),
-        "holds a list": lambda: vp.calibrate(lists),
+        "A list is no name": lambda: vp.calibrate(lists),
         "one text or number a row": lambda: vp.calibrate(
             lists.assign(who=known.speaker), "who", within="speaker"
         ),
@@ -112,7 +112,7 @@ def test_voices_are_counted_without_labels(known: pd.DataFrame) -> None:
     assert out.vp_cluster.dtype == "Int64"
     assert out.vp_cluster.isna().tolist() == [n == 3 for n in range(len(out))]
     assert out.vp_representative.sum() == 15
-    assert out.attrs["voiceprint_nb_cluster"]["clusters"] == 15
+    assert out.attrs["voiceprint_nb_cluster"]["vp_"]["clusters"] == 15
     assert set(vp.cluster(known, threshold=-1.0).vp_cluster) == {1}
     with pytest.raises(vp.UsageError, match="pass calibration="):
         vp.cluster(known)

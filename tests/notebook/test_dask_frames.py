@@ -113,6 +113,8 @@ def test_matches_are_those_of_pandas() -> None:
     pd.testing.assert_frame_equal(found, expected, atol=1e-6)  # products of parts round otherwise
     assert set(expected["vp_decision"].dropna()) == {"match", "unsure", "unknown"}
     assert found.iloc[:30, 2:].isna().all(axis=None)  # a whole part without prints
+    assert found.attrs == expected.attrs
+    assert found.attrs["voiceprint_nb_match"]["vp_"]["false_name_rate"] == 0.2
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -86,7 +88,7 @@ def test_thresholds_of_ones_own(known: pd.DataFrame, library: vp.Library) -> Non
     assert (out.vp_decision.eq("unknown") == (score < 0.6)).all()
     assert out.vp_decision.eq("unsure").any()
     assert out.vp_probability.isna().all()
-    assert out.attrs["voiceprint_nb_match"]["threshold"] == 0.8
+    assert out.attrs["voiceprint_nb_match"]["vp_"]["threshold"] == 0.8
     plain = vp.match(known, library, threshold=0.8)
     assert set(plain.vp_decision) == {"match", "unknown"}
     best = vp.match(known, library, threshold=0.8, scoring="best")
@@ -107,8 +109,30 @@ def test_the_frame_stays_as_it_was(known: pd.DataFrame, library: vp.Library) -> 
     with pytest.raises(vp.UsageError, match="already has 'vp_label'"):
         vp.match(out, library, threshold=0.8)
     assert vp.match(out, library, threshold=0.8, overwrite=True).equals(out)
-    assert "m_label" in vp.match(out, library, threshold=0.8, prefix="m_")
     assert vp.match(gaps["voiceprint"], library, threshold=0.8).vp_label.equals(out.vp_label)
+
+
+def test_what_was_decided_by_is_kept_for_each_prefix(
+    calibration: vp.Calibration, known: pd.DataFrame, library: vp.Library, tmp_path: Path
+) -> None:
+    out = vp.match(known, library, threshold=0.8)
+    out = vp.match(out, library, calibration=calibration, false_name_rate=0.05, prefix="m_")
+    out = vp.cluster(vp.cluster(out, threshold=0.6), threshold=0.7, prefix="c_")
+    assert {"vp_label", "m_label", "c_cluster"} <= set(out)
+    told = out.attrs["voiceprint_nb_match"]
+    assert told["vp_"] == {
+        "by": "given",
+        "threshold": 0.8,
+        "unknown_below": 0.8,
+        "scoring": "centroid",
+        "people": 20,
+    }
+    assert told["m_"]["by"] == "calibration"
+    assert told["m_"]["false_name_rate"] == 0.05
+    clusters = out.attrs["voiceprint_nb_cluster"]
+    assert [clusters[prefix]["threshold"] for prefix in ("vp_", "c_")] == [0.6, 0.7]
+    out.to_parquet(tmp_path / "out.parquet")
+    assert pd.read_parquet(tmp_path / "out.parquet").attrs == json.loads(json.dumps(out.attrs)) == out.attrs
 
 
 def test_one_person_has_no_margin(known: pd.DataFrame) -> None:
@@ -212,7 +236,7 @@ def test_scores_normalised_by_a_cohort(
     assert len(matched) > 0.6 * len(own)
     assert (matched.vp_label == matched.speaker).mean() > 0.95
     assert out.vp_score.max() > 1.5
-    assert "s-norm" in out.attrs["voiceprint_nb_match"]["normalisation"]
+    assert "s-norm" in out.attrs["voiceprint_nb_match"]["vp_"]["normalisation"]
     right = out.vp_nearest == out.speaker
     assert out.vp_probability[right].mean() > out.vp_probability[~right].mean()
     first, name = own["voiceprint"].iloc[0], own.speaker.iloc[0]
@@ -271,7 +295,7 @@ def test_a_threshold_carries_over_to_noise_with_a_cohort_that_has_it() -> None:
     def frame(part: pd.DataFrame, *, with_noise: bool) -> pd.DataFrame:
         clips = [audio.read_mono(folder / path) for path in part.path]
         clips = [noisy(clip, random) if with_noise else clip for clip in clips]
-        texts = [voiceprint_text(vector, embedder.fingerprint) for vector in embedder.embed_many(clips)]
+        texts = [voiceprint_text(vector, embedder.model.fingerprint) for vector in embedder.embed_many(clips)]
         return part.assign(voiceprint=texts)
 
     cohort, clean = frame(rows[turn == 0], with_noise=False), frame(rows[turn == 1], with_noise=False)

@@ -30,15 +30,28 @@ def asked(
 def answered(
     frame: pd.DataFrame,
     prints: Prints,
-    names: Mapping[str, str],
     answers: Mapping[str, np.ndarray],
-    attributes: Mapping[Hashable, Any],
+    *,
+    prefix: str,
+    verb: str,
+    told: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """The frame with answers, one for each print, as columns of these names."""
-    columns = {names[field]: _spread(values, prints, len(frame)) for field, values in answers.items()}
+    """The frame with answers, one for each print, as columns of these names after the prefix.
+
+    What they were decided by (plain JSON values) is kept in ``attrs["voiceprint_nb_" + verb][prefix]``.
+    """
+    columns = {f"{prefix}{field}": _spread(values, prints, len(frame)) for field, values in answers.items()}
     out = frame.assign(**columns)
-    out.attrs = {**frame.attrs, **attributes}
+    out.attrs = {**frame.attrs, **decided(frame, prefix=prefix, verb=verb, told=told)}
     return out
+
+
+def decided(
+    frame: pd.DataFrame, *, prefix: str, verb: str, told: Mapping[str, Any]
+) -> dict[Hashable, dict[str, Any]]:
+    """The attribute that says what a verb's answers were decided by: under this prefix, and under others."""
+    name = f"voiceprint_nb_{verb}"
+    return {name: {**frame.attrs.get(name, {}), prefix: dict(told)}}
 
 
 def _spread(values: np.ndarray, prints: Prints, n_rows: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -179,7 +180,8 @@ def cluster(
         The rows with ``vp_cluster`` (a number from 1, the largest group first; missing without a print),
         ``vp_silhouette`` (in [-1, 1]: how much nearer the row is to its own group than to the next; 0 for a
         group of one; Rousseeuw, Journal of Computational and Applied Mathematics 20, 1987) and
-        ``vp_representative`` (true for the row of each group that is most like the others of it).
+        ``vp_representative`` (true for the row of each group that is most like the others of it). What was
+        decided by is in ``attrs["voiceprint_nb_cluster"][prefix]``.
 
     Raises
     ------
@@ -196,8 +198,9 @@ def cluster(
     """
     names = {name: f"{prefix}{name}" for name in ("cluster", "silhouette", "representative")}
     frame, prints = asked(data, names, overwrite=overwrite)
+    told: dict[str, Any] = {}
     if threshold is not None:
-        threshold = checked(threshold)
+        threshold, told = checked(threshold), {"by": "given"}
     elif calibration is None:
         raise UsageError(NO_THRESHOLD)
     else:
@@ -209,6 +212,7 @@ def cluster(
             raise UsageError("Clusters are made by cosines: pass a calibration without a cohort.")
         estimate, remark = threshold_for(calibration, false_accept_rate)
         threshold = estimate.value
+        told = {"by": "calibration", "false_accept_rate": false_accept_rate, "remark": remark}
         warn(remark)
     found = clustering.clusters(prints.embeddings, threshold=threshold)
     answers = {
@@ -216,8 +220,8 @@ def cluster(
         "silhouette": found.silhouette,
         "representative": found.is_representative,
     }
-    told = {"threshold": threshold, "clusters": int(found.number.max()), "silhouette": found.mean_silhouette}
-    return answered(frame, prints, names, answers, {"voiceprint_nb_cluster": told})
+    told |= {"threshold": threshold, "clusters": int(found.number.max()), "silhouette": found.mean_silhouette}
+    return answered(frame, prints, answers, prefix=prefix, verb="cluster", told=told)
 
 
 def _numbers(labels: np.ndarray) -> np.ndarray:

@@ -92,7 +92,7 @@ def match(
         ``vp_score`` (the cosine; with a cohort no cosine, but standard deviations above it), ``vp_margin``
         (to the next person; missing with one person), ``vp_decision`` (``match``, ``unsure``, ``unknown``;
         missing without a print) and ``vp_probability`` (of being the nearest person; missing without a
-        calibration). What was decided by is in ``attrs["voiceprint_nb_match"]``.
+        calibration). What was decided by is in ``attrs["voiceprint_nb_match"][prefix]``.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def match(
     told |= {"scoring": scoring, "people": len(people.names)}
     if others is not None:
         told |= {"normalisation": str(others.normalisation)}
-    return answered(frame, prints, names, answers, {"voiceprint_nb_match": told})
+    return answered(frame, prints, answers, prefix=prefix, verb="match", told=told)
 
 
 @dataclass(frozen=True, repr=False)
@@ -261,7 +261,7 @@ def _given(
     """From which score a name is given, below which nobody is meant, and what to say of both."""
     accept = checked(threshold, cohort)
     reject = accept if unknown_below is None else min(checked(unknown_below, cohort), accept)
-    return accept, reject, {"threshold": accept, "unknown_below": reject, "by": "given"}
+    return accept, reject, {"by": "given", "threshold": accept, "unknown_below": reject}
 
 
 def _calibrated(
@@ -282,11 +282,14 @@ def _calibrated(
         else checked(unknown_below, cohort)
     )
     told = {
+        "by": "calibration",
         "threshold": accept,
-        "threshold_interval": (estimate.low, estimate.high),
+        "threshold_interval": [estimate.low, estimate.high],
         "unknown_below": min(reject, accept),
         "false_name_rate": false_name_rate,
-        "by": "calibration",
+        "supported_false_name_rate": min(1.0, len(library) / calibration.n_impostor),
+        "gives_names": True,
+        "remark": remark,
     }
     return accept, min(reject, accept), told, remark
 

@@ -35,6 +35,7 @@ from voiceprint_nb.intake.clips import Clip
 from voiceprint_nb.intake.quality import Embed
 from voiceprint_nb.intake.sources import MediaSource
 from voiceprint_nb.notebook import frames
+from voiceprint_nb.notebook.answers import decided
 from voiceprint_nb.service.clips import load_clip
 
 if TYPE_CHECKING:
@@ -173,14 +174,16 @@ def match_partition(frame: pd.DataFrame, library: Library, **options: Any) -> pd
 
     column = voiceprint_column(frame)
     if frame[column].notna().any():
-        out = match(frame, library, **options)
-        out.attrs = frame.attrs  # what was decided by is the same for all parts
-        return out
+        return match(frame, library, **options)
     added = match_columns(library, options)
     names = {str(name): str(name) for name in added}
     frame = frames.without_taken(frame, column, names, overwrite=options.get("overwrite", False))
     missing = added.reindex(frame.index)
-    return frame.assign(**{name: missing[name].array for name in names})
+    out = frame.assign(**{name: missing[name].array for name in names})
+    prefix = options.get("prefix", frames.DEFAULT_PREFIX)
+    told = added.attrs["voiceprint_nb_match"][prefix]  # the same for all parts
+    out.attrs = {**frame.attrs, **decided(frame, prefix=prefix, verb="match", told=told)}
+    return out
 
 
 def match_columns(library: Library, options: Mapping[str, Any]) -> pd.DataFrame:
