@@ -352,7 +352,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--service", help="local, pyannoteai or an address (the key: PYANNOTEAI_API_KEY)"
         )
-        command.add_argument("--model", help="hosted: precision-2, say; local: robust, compatible or fast")
+        command.add_argument(
+            "--model", help="hosted: precision-2, say; local: robust, compatible, fast or FILE.onnx"
+        )
         command.add_argument(
             "--compress", action="store_true", help="upload clips as 16 kHz mono FLAC where that is smaller"
         )

@@ -20,6 +20,7 @@ from voiceprint_nb.command import main
 from voiceprint_nb.errors import UsageError
 
 Noises = Callable[..., list[tuple[np.ndarray, int]]]
+REPOSITORY = Path(__file__).resolve().parents[2]
 LOCAL = {"service": "local", "ledger": False, "progress": False}
 
 
@@ -127,6 +128,17 @@ def test_a_model_that_is_none_is_refused_before_dask_computes(manifest: pd.DataF
         vp.voiceprints(lazy, "audio", model=str(tmp_path / "none.onnx"), service="local")
     with pytest.raises(UsageError, match=r"'none\.onnx' cannot be used"):
         vp.voiceprints(manifest, "audio", model=str(tmp_path / "none.onnx"), **LOCAL)
+
+
+def test_the_example_of_the_readme_runs(
+    model: vp.Model, manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    section = (REPOSITORY / "README.md").read_text().partition("## Bring your own model")[2]
+    names: dict[str, object] = {"vp": vp, "df": manifest.head(2)}
+    exec(section.partition("```py\n")[2].partition("```")[0], names)  # noqa: S102 - the README's own example
+    assert names["model"] == model
+    assert names["out"]["voiceprint"].notna().all()  # type: ignore[index]
 
 
 def test_the_command_takes_a_network(
