@@ -60,9 +60,11 @@ def test_workers_compute_the_same_network_or_none(model: Model) -> None:
         with closing(Cluster(cluster.scheduler_address, model=model)) as network:
             clips = [network.windows(samples) for samples in sounds(3)]
             found = network.embed_windows(clips)
-        np.testing.assert_array_equal(found, Embedder(model).embed_many(sounds(3)))
-        assert model.path is not None
-        bank_network(model.path, seed=9)
+            np.testing.assert_array_equal(found, Embedder(model).embed_many(sounds(3)))
+            assert model.path is not None
+            bank_network(model.path, seed=9)
+            with pytest.raises(EngineAway):
+                network.embed_windows(clips)
         with (
             closing(Cluster(cluster.scheduler_address, model=model)) as network,
             pytest.raises(EngineAway) as refused,

@@ -35,7 +35,7 @@ class Network(Protocol):
         ...
 
     def embed_windows(self, clips: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Embeddings, (n, 256) float32, of what `windows` returned of several clips."""
+        """Embeddings, (n, dimensions) float32, of what `windows` returned of several clips."""
         ...
 
 
@@ -94,8 +94,8 @@ class EnginePool:
         Returns
         -------
         Future
-            Its result is the embedding, (256,) float32, unit length. Until a worker takes it up it can be
-            canceled.
+            Its result is the embedding, (dimensions,) float32, unit length. Until a worker takes it up it
+            can be canceled.
 
         Raises
         ------

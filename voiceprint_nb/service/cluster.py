@@ -106,7 +106,7 @@ class Cluster:
         return samples
 
     def embed_windows(self, clips: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Embeddings, (n, 256) float32, of clips, (samples,) float32 each.
+        """Embeddings, (n, dimensions) float32, of clips, (samples,) float32 each.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class Cluster:
         try:
             made_by, vectors = self._asked(client, self._answer_s, embed_clips, self._model.text, list(clips))
             self._refuse_others(made_by)
-        except (*_LOST, ClosedClientError) as error:
+        except (*_LOST, ClosedClientError, UsageError) as error:  # the last: a worker has no such model
             self._lost(client, error)
             raise EngineAway from error
         return vectors
