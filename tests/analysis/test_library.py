@@ -93,6 +93,52 @@ def test_blank_names_and_odd_columns(out: pd.DataFrame) -> None:
         vp.Library.from_frame(out.assign(speaker=[{}] * len(out)))
 
 
+def test_names_are_made_of_numbers_as_of_texts(out: pd.DataFrame) -> None:
+    numbers = out.speaker.str.slice(1).astype("float64")  # as pandas reads a column with a gap
+    library = vp.Library.from_frame(out.assign(speaker=numbers))
+    assert library.names == ["0", "1", "2", "3"]
+    library.extend(vp.Library.from_frame(out[:12].assign(speaker=numbers[:12].astype(int))))
+    library.add(3, voices_of(out, "p3"))  # type: ignore[arg-type]
+    assert library.people.n_prints.tolist() == [3, 3, 3, 3]
+    for nobody in (None, np.nan, pd.NA, " "):
+        with pytest.raises(UsageError, match="needs a name"):
+            library.add(nobody, voices_of(out, "p3"))  # type: ignore[arg-type]
+
+
+def test_a_voiceprint_is_never_a_name_nor_told(out: pd.DataFrame, tmp_path: Path) -> None:
+    text = out["voiceprint"][0]
+    library = vp.Library.from_frame(out)
+    for refused in (
+        lambda: vp.Library.from_frame(out, "voiceprint"),
+        lambda: vp.Library.from_frame(out, text),
+        lambda: library.add(text, [text]),
+        lambda: library.rename("p0", text),
+        lambda: library.remove(text),
+        lambda: library.remove(f"ada: {text}"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            refused()
+        assert not any(text[begin : begin + 20] in str(caught.value) for begin in range(len(text) - 20))
+    library.save(tmp_path / "people.json")
+    content = json.loads((tmp_path / "people.json").read_text())
+    content["prints"][0]["name"] = text
+    (tmp_path / "people.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="not a library"):
+        vp.Library.load(tmp_path / "people.json")
+
+
+def test_prints_that_cancel_each_other_are_refused(out: pd.DataFrame) -> None:
+    vector = voices(1, 1, noise=0.1)[0]
+    both = prints(np.concatenate([vector, -vector]))
+    library = vp.Library()
+    library.add("nobody", both)
+    with pytest.raises(UsageError, match="cancel each other"):
+        vp.match(out, library, threshold=0.5)
+    for number, odd in enumerate((0 * vector, np.nan * vector), start=1):
+        with pytest.raises(UsageError, match="Voiceprint 2 has no direction"):
+            library.add(f"odd {number}", [both[0], *prints(odd)])
+
+
 def test_other_models_hosted_prints_and_nobody_are_refused(out: pd.DataFrame) -> None:
     library = vp.Library.from_frame(out)
     with pytest.raises(UsageError, match="another model"):
@@ -139,6 +185,9 @@ def test_files_that_are_none(tmp_path: Path, out: pd.DataFrame) -> None:
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"version": 9}))
     with pytest.raises(UsageError, match="newer version"):
+        vp.Library.load(path)
+    path.write_text(json.dumps(told | {"model": "cd" * 16}))
+    with pytest.raises(UsageError, match="not of the model that it names"):
         vp.Library.load(path)
     told["prints"][1]["voiceprint"] = prints(voices(1, 1, noise=0.1)[0], model="cd" * 16)[0]
     path.write_text(json.dumps(told))

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from voiceprint_nb.analysis.matching import People, nearest_people
+from voiceprint_nb.analysis.names import quoted
 from voiceprint_nb.analysis.trials import Scoring, check_scoring, unit
 
 _COLUMNS = ["name", "n_prints", "own_score", "nearest", "nearest_score", "odd_prints", "remark"]
@@ -70,11 +71,12 @@ def _row(
     own_score = float(alone.min()) if len(alone) else np.nan
     odd = [n for n in range(len(alone)) if like_score[n] > alone[n]]
     remarks = [
-        f"Print {n + 1} of {len(alone)} is more like {names[like[n]]!r} than like the others: listen to it."
+        f"Print {n + 1} of {len(alone)} is more like {quoted(names[like[n]])} than like the others: "
+        "listen to it."
         for n in odd
     ]
     if not odd and len(alone) and like_score[first] > own_score:
-        remarks.append(f"May be taken for {nearest!r}: enroll more and longer clips of both.")
+        remarks.append(f"May be taken for {quoted(nearest)}: enroll more and longer clips of both.")
     if not len(alone):
         remarks.append("One clip alone: enroll two more.")
     return (

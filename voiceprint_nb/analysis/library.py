@@ -16,6 +16,7 @@ import pandas as pd
 
 from voiceprint_nb.analysis.checking import check
 from voiceprint_nb.analysis.matching import People
+from voiceprint_nb.analysis.names import name_of, quoted
 from voiceprint_nb.analysis.prints import labels_of, prints_of
 from voiceprint_nb.analysis.similarity import vectors
 from voiceprint_nb.analysis.trials import Scoring, unit
@@ -84,12 +85,14 @@ class Library(Bundled):
         labels = labels_of(data, name, prints)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         library._enroll(
-            Enrolled(str(label), text, now, consent)
+            Enrolled(label, text, now, consent)
             for text, label in zip(prints.texts, labels, strict=True)
-            if label is not None and str(label).strip()
+            if label is not None
         )
         if not len(library):
-            raise UsageError(f"No row with a voiceprint has a name in {name!r}: nobody can be enrolled.")
+            raise UsageError(
+                f"No row with a voiceprint has a name in {quoted(name)}: nobody can be enrolled."
+            )
         return library
 
     def add(self, name: str, prints: Iterable[Any], *, consent: str | None = None) -> None:
@@ -133,7 +136,7 @@ class Library(Bundled):
         self._require(old)
         new = _name(new)
         if new in self:
-            raise UsageError(f"{new!r} is enrolled already: merge() makes two people one.")
+            raise UsageError(f"{quoted(new)} is enrolled already: merge() makes two people one.")
         renamed = [replace(one, name=new) for one in self._owned[old]]
         self._owned = {
             new if name == old else name: renamed if name == old else own for name, own in self._owned.items()
@@ -153,7 +156,7 @@ class Library(Bundled):
         """
         self._require(name)
         n_removed = len(self._owned.pop(name))
-        print(f"Forgotten: {name!r}, {n_removed} voiceprints. save() takes them out of the file, too.")
+        print(f"Forgotten: {quoted(name)}, {n_removed} voiceprints. save() takes them out of the file, too.")
         return n_removed
 
     @property
@@ -281,9 +284,8 @@ class Library(Bundled):
             told = _read(data)
             known = told["format"] == _FORMAT
             is_newer = known and told["version"] > _VERSION
-            prints = (
-                [Enrolled(*(one[column] for column in _COLUMNS)) for one in told["prints"]] if known else []
-            )
+            prints = [_enrolled(one) for one in told["prints"]] if known else []
+            model = told["model"] if known else ""
         except ImportError as error:
             raise MissingExtra("Parquet needs pyarrow: pip install 'voiceprint_nb[parquet]'.") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -299,14 +301,18 @@ class Library(Bundled):
         library._enroll(prints)
         if len(library):
             vectors(library.voiceprints)  # of one model, and whole
+        if library.model != model:
+            raise UsageError(
+                f"{str(source)!r} is damaged: its voiceprints are not of the model that it names."
+            )
         return library
 
     # --- one person -------------------------------------------------------------------------------------
 
     def _require(self, name: str) -> None:
         if name not in self:
-            some = ", ".join(map(repr, self.names[:10]))
-            raise UsageError(f"{name!r} is not enrolled ({some or 'nobody is'}).")
+            some = ", ".join(map(quoted, self.names[:10]))
+            raise UsageError(f"{quoted(name)} is not enrolled ({some or 'nobody is'}).")
 
     @property
     def _prints(self) -> Iterator[Enrolled]:
@@ -325,9 +331,16 @@ class Library(Bundled):
 
 
 def _name(name: object) -> str:
-    if not str(name).strip():
+    made = name_of(name)
+    if made is None:
         raise UsageError("A person needs a name.")
-    return str(name)
+    return made
+
+
+def _enrolled(record: dict[str, Any]) -> Enrolled:
+    """From a file; what is no name there is refused, too."""
+    _, *others = (record[column] for column in _COLUMNS)
+    return Enrolled(_name(record["name"]), *others)
 
 
 def _read(data: bytes) -> Any:

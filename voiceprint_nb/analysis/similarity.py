@@ -31,8 +31,8 @@ def vectors(texts: Iterable[object]) -> NDArray[np.float32]:
     Raises
     ------
     UsageError
-        A text is missing, opaque (made by the hosted service) or damaged, or the texts come from different
-        models; the message tells where.
+        A text is missing, opaque (made by the hosted service) or damaged, has no direction (all zero, or not
+        finite), or the texts come from different models; the message tells where.
     """
     rows: list[NDArray[np.float32]] = []
     models: set[tuple[str, int]] = set()
@@ -52,7 +52,16 @@ def vectors(texts: Iterable[object]) -> NDArray[np.float32]:
             )
     if not rows:
         raise UsageError("There are no voiceprints to compare: pass at least one.")
-    return np.stack(rows).astype(np.float32, copy=False)
+    found = np.stack(rows).astype(np.float32, copy=False)
+    if not (whole := has_direction(np.linalg.norm(found, axis=1))).all():
+        number = int(np.argmin(whole)) + 1
+        raise UsageError(f"Voiceprint {number} has no direction (all zero, or not finite): make it again.")
+    return found
+
+
+def has_direction(lengths: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether vectors of these lengths have one."""
+    return np.isfinite(lengths) & (lengths > 0)
 
 
 def cosine_matrix(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -81,11 +90,12 @@ def cosine_matrix(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     if embeddings.ndim != 2:
         raise UsageError(f"Expected one embedding a row, (n, dimensions), not shape {embeddings.shape}.")
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    if not (np.isfinite(lengths) & (lengths > 0)).all():
-        row = int(np.argmin(np.isfinite(lengths) & (lengths > 0)))
+    if not (whole := has_direction(lengths)).all():
+        row = int(np.argmin(whole))
         raise UsageError(f"Embedding {row} has no direction (all zero, or not finite): leave it out.")
-    unit = (embeddings / lengths).astype(np.float32)
-    cosines: NDArray[np.float32] = np.clip(unit @ unit.T, -1.0, 1.0)
+    directions = (embeddings / lengths).astype(np.float32)
+    cosines: NDArray[np.float32] = directions @ directions.T
+    np.clip(cosines, -1.0, 1.0, out=cosines)
     np.fill_diagonal(cosines, 1.0)
     return cosines
 

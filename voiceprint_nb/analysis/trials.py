@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb.analysis.normalising import Cohort, Levels, normalised
+from voiceprint_nb.analysis.similarity import has_direction
 from voiceprint_nb.errors import UsageError
 
 Scoring = Literal["centroid", "best"]
@@ -106,8 +107,17 @@ def person_scores(
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The vectors at length 1, along the last axis."""
-    unit_vectors: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    """The vectors at length 1, along the last axis.
+
+    Raises
+    ------
+    UsageError
+        One has no direction, as the mean of voiceprints that cancel each other.
+    """
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if not has_direction(lengths).all():
+        raise UsageError("The voiceprints of a person cancel each other: they cannot be of one voice.")
+    unit_vectors: NDArray[np.float32] = vectors / lengths
     return unit_vectors
 
 
