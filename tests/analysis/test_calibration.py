@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression
 from voices import voices
 
-from voiceprint_nb.analysis import calibration
+from voiceprint_nb.analysis import bootstrap, calibration
 from voiceprint_nb.analysis.calibration import Calibration, calibrate
 from voiceprint_nb.analysis.detection import log_likelihood_ratio_cost
 from voiceprint_nb.analysis.trials import Trials, make_trials
@@ -37,6 +38,17 @@ def test_line_is_that_of_weighted_logistic_regression() -> None:
 
     best = minimize(loss, [1.0, 0.0])
     assert [made.slope, made.intercept] == pytest.approx(best.x, rel=0.05)
+
+
+def test_line_is_the_same_of_scores_in_steps() -> None:
+    trials = make_trials(*voices(30, 6, noise=1.2))
+    fit = LogisticRegression(class_weight="balanced")
+    scores = trials.scores.astype(float)
+    fit.fit(((scores - scores.mean()) / scores.std())[:, None], trials.is_genuine)
+    slope = fit.coef_[0, 0] / scores.std()
+    intercept = fit.intercept_[0] - slope * scores.mean()
+    made = calibrate(trials, model="ab", n_clips=180)
+    assert [made.slope, made.intercept] == pytest.approx([slope, intercept], rel=1e-3)
 
 
 def test_known_distributions_give_their_known_figures() -> None:
@@ -114,17 +126,26 @@ def test_thresholds_that_the_trials_cannot_tell() -> None:
         made.threshold(0)
     with pytest.raises(UsageError, match="between 0 and 1"):
         made.probability([0.5], prior=1.0)
+    for rate in (0, 1, -1, float("nan")):
+        with pytest.raises(UsageError, match="between 0 and 1"):
+            made.lowest_genuine(rate)
     assert "30 would make it firm" in (made.remark_on(0.01) or "")
     assert made.remark_on(0.5) is None
 
 
 @pytest.mark.parametrize(
-    ("speakers", "words"), [([0, 1, 2], "two clips of one"), ([0, 0, 0], "only one speaker")]
+    ("speakers", "enrolled", "words"),
+    [
+        ([0, 1, 2], 1, "at least 2 different ones of one speaker"),
+        ([0, 0, 1], 2, "at least 3 different ones of one speaker"),
+        ([0, 0, 0], 1, "No clip meets another speaker"),
+    ],
 )
-def test_one_kind_of_claims_is_refused(speakers: list[int], words: str) -> None:
+def test_one_kind_of_claims_is_refused(speakers: list[int], enrolled: int, words: str) -> None:
     embeddings, _ = voices(1, 3, noise=1)
+    trials = make_trials(embeddings, np.array(speakers), enrolled=enrolled)
     with pytest.raises(UsageError, match=words):
-        calibrate(make_trials(embeddings, np.array(speakers)), model="ab", n_clips=3)
+        calibrate(trials, model="ab", n_clips=3, enrolled=enrolled)
 
 
 def test_scores_far_apart_still_give_a_line() -> None:
@@ -147,10 +168,45 @@ def test_no_error_among_few_speakers_is_no_proof() -> None:
     assert f"{some.eer:.1%}" in str(some)
 
 
+@pytest.mark.parametrize("rate", [3e-5, 1e-4, 1e-2])
+def test_trials_that_stand_for_others_move_no_interval(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
+    """The hardest claims all stay: at rare errors a draw of some would lose the threshold itself."""
+    monkeypatch.setattr(calibration, "_REPEATS", 150)
+    whole = calibrated(60, 5, noise=1.5)
+    monkeypatch.setattr(bootstrap, "_MOST_TRIALS", 4000)
+    thinned = calibrated(60, 5, noise=1.5)
+    assert (thinned.eer.low, thinned.eer.high) == pytest.approx((whole.eer.low, whole.eer.high), abs=0.004)
+    some, every = thinned.threshold(rate), whole.threshold(rate)
+    assert some.value == every.value
+    assert (some.low, some.high) == pytest.approx((every.low, every.high), abs=0.01)
+    for confidence in (0.01, 0.5, 0.9):
+        assert some.with_confidence(confidence) >= some.value
+        assert some.with_confidence(confidence) == pytest.approx(every.with_confidence(confidence), abs=0.01)
+    assert some.low <= some.value <= some.high
+
+
+def test_groups_grow_and_leave_no_trial_out() -> None:
+    for n in (1, 99_999, 100_001, 250_000, 4_500_000):
+        ends = bootstrap._ends(n)
+        sizes = np.diff(ends, prepend=0)
+        assert ends[-1] == n and sizes.min() == 1 and len(ends) <= 100_001
+        assert (sizes[:19_000] == 1).all()
+
+
+@pytest.mark.parametrize("n_speakers", [2, 4])
+def test_few_speakers_give_no_interval(n_speakers: int) -> None:
+    made = calibrated(n_speakers, 6, noise=4.0)
+    for figure in (made.eer, made.threshold(0.05)):
+        assert not figure.has_interval
+        assert "too few speakers for an interval" in f"{figure:.1%}"
+        assert figure.with_confidence(0.9) >= figure.value
+    assert calibrated(8, 6, noise=4.0).eer.has_interval
+
+
 def test_a_threshold_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = calibrated(20, 4)
     first = made.threshold(0.02)
-    monkeypatch.setattr(calibration, "_estimate", None)
+    monkeypatch.setattr(calibration, "estimate", None)
     assert made.threshold(0.02) is first
     with pytest.raises(TypeError):
         made.threshold(0.03)

@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voiceprint_nb.analysis import detection
+from voiceprint_nb.analysis.bootstrap import Estimate, estimate
 from voiceprint_nb.analysis.normalising import Normalisation
 from voiceprint_nb.analysis.trials import Scoring, Trials
 from voiceprint_nb.display import Facts
 from voiceprint_nb.errors import MissingExtra, UsageError
 
-_MOST_TRIALS = 100_000  # in a bootstrap: more do not change its figures
 _REPEATS = 1000
 _SEED = 1
 _FOLDS = 5
+_STEPS = 4096
 _SHOWN_RATE = 0.01
 _LEAST_SPEAKERS = 20
 _LEAST_FALSE_ACCEPTS = 30  # the rule of 30 (Doddington et al., Speech Communication 31, 2000)
 _MOST_UNSEEN = 3  # of n speakers: the rule of three (Hanley and Lippman-Hand, JAMA 249, 1983)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A figure, and the interval that holds it with other speakers of the same kind in 95 of 100 cases."""
-
-    value: float
-    low: float
-    high: float
-    repeated: NDArray[np.float64] = field(repr=False, compare=False)
-
-    def with_confidence(self, confidence: float) -> float:
-        """What the figure stays below with this share of other speakers."""
-        return float(np.quantile(self.repeated, confidence)) if len(self.repeated) else self.value
-
-    def __format__(self, spec: str) -> str:
-        return f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Calibration(Facts):
     """What scores mean, for voiceprints like those that it was made of.
 
-    Intervals come from a bootstrap over speakers, not pairs: pairs of one speaker are alike, and as if they
-    were independent the intervals would be far too narrow (Bolle, Ratha and Pankanti, "Error analysis of
-    pattern recognition systems: the subsets bootstrap", Computer Vision and Image Understanding 93, 2004).
+    Intervals come from a bootstrap over speakers, not pairs (`analysis.bootstrap`). Of fewer than five
+    speakers there is none.
 
     Attributes
     ----------
@@ -154,7 +136,7 @@ class Calibration(Facts):
                 scores[place] if place < len(scores) else np.nextafter(scores[-1], np.float32(np.inf))
             )
 
-        return _estimate(self.trials, value, quantile)
+        return estimate(self.trials, value, quantile, n_speakers=self.n_speakers, repeats=_REPEATS)
 
     def remark_on(self, false_accept_rate: float) -> str | None:
         """Why the threshold for this rate is a guess; None if it is not."""
@@ -167,7 +149,15 @@ class Calibration(Facts):
         )
 
     def lowest_genuine(self, false_reject_rate: float = 0.01) -> float:
-        """The highest score at which at most this share of true claims is rejected."""
+        """The highest score at which at most this share of true claims is rejected.
+
+        Raises
+        ------
+        UsageError
+            A rate outside (0, 1).
+        """
+        if not 0 < false_reject_rate < 1:
+            raise UsageError(f"A false-reject rate lies between 0 and 1, not at {false_reject_rate}.")
         return -detection.threshold_for(-self.trials.genuine, false_reject_rate)
 
     def log_likelihood_ratio(self, scores: ArrayLike) -> NDArray[np.float64]:
@@ -216,16 +206,23 @@ def calibrate(
     """
     genuine, impostor = trials.genuine, trials.impostor
     if not len(genuine):
-        raise UsageError("No speaker has enough clips for one true claim: label at least two clips of one.")
+        raise UsageError(
+            f"No speaker has enough clips for one true claim: label at least {enrolled + 1} different ones "
+            "of one speaker (with within=, of one room, device or corpus)."
+        )
     if not len(impostor):
-        raise UsageError("There is only one speaker: label clips of two or more.")
+        raise UsageError(
+            "No clip meets another speaker: label clips of two or more (with within=, of one room, device or "
+            "corpus)."
+        )
     rate, threshold = detection.equal_error_rate(genuine, impostor)
-    slope, intercept = _line(trials)
-    n_speakers = len(np.unique(np.concatenate([trials.speaker, trials.person])))
+    slope, intercept = _line(trials.scores, trials.is_genuine)
+    n_speakers = len(trials.speakers)
     n_with_true_claims = len(np.unique(trials.speaker[trials.is_genuine]))
-    eer = _estimate(trials, rate, _equal_error_rate)
+    eer = estimate(trials, rate, _equal_error_rate, n_speakers=n_with_true_claims, repeats=_REPEATS)
     if rate == 0:
-        eer = replace(eer, high=max(eer.high, min(1.0, _MOST_UNSEEN / n_with_true_claims)))
+        high = min(1.0, _MOST_UNSEEN / n_with_true_claims)
+        eer = replace(eer, low=0.0, high=max(eer.high, high) if eer.has_interval else high)
     return Calibration(
         model,
         enrolled,
@@ -261,38 +258,6 @@ def _remarks(n_speakers: int, n_with_true_claims: int, slope: float) -> list[str
     return remarks
 
 
-# --- bootstrap over speakers ----------------------------------------------------------------------------
-
-Statistic = Callable[[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]], float]
-
-
-def _estimate(trials: Trials, value: float, statistic: Statistic) -> Estimate:
-    """The 2.5th and 97.5th percentile of a statistic, over speakers drawn with replacement.
-
-    The statistic gets scores in ascending order, and for each the share of genuine and of impostor trials
-    that score lower.
-    """
-    random = np.random.default_rng(_SEED)
-    for kind in (trials.is_genuine, ~trials.is_genuine):
-        if (n_extra := int(kind.sum()) - _MOST_TRIALS) > 0:
-            kept = np.ones(len(kind), bool)
-            kept[random.choice(np.flatnonzero(kind), n_extra, replace=False)] = False
-            trials = trials.where(kept)
-    trials = trials.where(np.argsort(trials.scores, kind="stable"))
-    names, numbers = np.unique(np.concatenate([trials.speaker, trials.person]), return_inverse=True)
-    speaker, person = np.split(numbers, 2)
-    repeated = []
-    for _ in range(_REPEATS):
-        drawn = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))
-        genuine = np.where(trials.is_genuine, drawn[speaker], 0).cumsum()
-        impostor = np.where(trials.is_genuine, 0, drawn[speaker] * drawn[person]).cumsum()
-        if genuine[-1] and impostor[-1]:
-            below = (np.concatenate([[0.0], side[:-1]]) / side[-1] for side in (genuine, impostor))
-            repeated.append(statistic(trials.scores, *below))
-    low, high = np.percentile(repeated, [2.5, 97.5]) if repeated else (np.nan, np.nan)
-    return Estimate(value, float(low), float(high), np.asarray(repeated, np.float64))
-
-
 def _equal_error_rate(
     scores: NDArray[np.float32], genuine: NDArray[np.float64], impostor: NDArray[np.float64]
 ) -> float:
@@ -303,34 +268,47 @@ def _equal_error_rate(
 # --- log-likelihood ratios ------------------------------------------------------------------------------
 
 
-def _line(trials: Trials) -> tuple[float, float]:
-    """Slope and intercept of the log-likelihood ratio over the score."""
+def _line(scores: NDArray[np.float32], is_genuine: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and intercept of the log-likelihood ratio over the score, by logistic regression.
+
+    Scores of one of 4,096 steps between the lowest and the highest count as their mean: the line moves by
+    less than a thousandth, and millions of scores take no longer than thousands.
+    """
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise MissingExtra(
             "Calibration needs scikit-learn: pip install 'voiceprint_nb[analysis]'."
         ) from error
-    scores = trials.scores.astype(np.float64)
-    centre, spread = scores.mean(), scores.std() or 1.0
-    fit = LogisticRegression(class_weight="balanced")  # a little regularised, for scores apart
-    fit.fit(((scores - centre) / spread)[:, None], trials.is_genuine)
+    centre = scores.mean(dtype=np.float64)
+    spread = scores.std(dtype=np.float64) or 1.0
+    lowest, width = scores.min(), np.ptp(scores) or np.float32(1)
+    step = ((scores - lowest) * ((_STEPS - 1) / width)).astype(np.int16)
+    counts = np.stack([np.bincount(step[kind], minlength=_STEPS) for kind in (~is_genuine, is_genuine)])
+    means = np.bincount(step, weights=scores, minlength=_STEPS) / np.maximum(counts.sum(axis=0), 1)
+    kind, place = np.nonzero(counts)
+    weights = (len(scores) / 2 * counts / counts.sum(axis=1, keepdims=True))[kind, place]
+    fit = LogisticRegression()  # a little regularised, for scores apart
+    fit.fit(((means[place] - centre) / spread)[:, None], kind, sample_weight=weights)
     slope = float(fit.coef_[0, 0] / spread)
     return slope, float(fit.intercept_[0] - slope * centre)
 
 
 def _left_out_cost(trials: Trials) -> float | None:
     """Cllr over speakers that the line has not seen, in folds."""
-    names = np.unique(np.concatenate([trials.speaker, trials.person]))
-    fold_of = np.random.default_rng(_SEED).permutation(len(names)) % _FOLDS
+    names = trials.speakers
+    fold_of = (np.random.default_rng(_SEED).permutation(len(names)) % _FOLDS).astype(np.int8)
     speaker, person = (fold_of[np.searchsorted(names, side)] for side in (trials.speaker, trials.person))
     genuine, impostor = [], []
     for fold in range(_FOLDS):
-        seen = trials.where((speaker != fold) & (person != fold))
-        unseen = trials.where((speaker == fold) & (person == fold))
-        if not (len(seen.genuine) and len(seen.impostor) and len(unseen.genuine) and len(unseen.impostor)):
+        is_seen, is_unseen = (speaker != fold) & (person != fold), (speaker == fold) & (person == fold)
+        if not all(_has_both(trials.is_genuine[chosen]) for chosen in (is_seen, is_unseen)):
             return None
-        slope, intercept = _line(seen)
-        genuine.append(slope * unseen.genuine + intercept)
-        impostor.append(slope * unseen.impostor + intercept)
+        slope, intercept = _line(trials.scores[is_seen], trials.is_genuine[is_seen])
+        genuine.append(slope * trials.scores[is_unseen & trials.is_genuine] + intercept)
+        impostor.append(slope * trials.scores[is_unseen & ~trials.is_genuine] + intercept)
     return detection.log_likelihood_ratio_cost(np.concatenate(genuine), np.concatenate(impostor))
+
+
+def _has_both(is_genuine: NDArray[np.bool_]) -> bool:
+    return bool(is_genuine.any()) and not is_genuine.all()

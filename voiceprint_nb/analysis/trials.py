@@ -40,6 +40,12 @@ class Trials:
         is_genuine: NDArray[np.bool_] = self.speaker == self.person
         return is_genuine
 
+    @cached_property
+    def speakers(self) -> NDArray[np.intp]:
+        """Everybody who is heard or claimed, ascending."""
+        speakers: NDArray[np.intp] = np.union1d(np.unique(self.speaker), np.unique(self.person))
+        return speakers
+
     @property
     def genuine(self) -> NDArray[np.float32]:
         """Scores of true claims."""
@@ -152,8 +158,8 @@ def make_trials(
         What the scores are normalised by.
     """
     check_scoring(scoring)
-    if enrolled < 1:
-        raise UsageError(f"A person is made of one clip or more, not of enrolled={enrolled}.")
+    if not isinstance(enrolled, (int, np.integer)) or enrolled < 1:
+        raise UsageError(f"A person is made of one clip or more, not of enrolled={enrolled!r}.")
     groups = np.zeros(len(speakers), np.intp) if groups is None else groups
     levels = None if cohort is None else cohort.levels(embeddings)
     if enrolled == 1:
@@ -189,13 +195,13 @@ def _pairs(
     groups: NDArray[np.intp],
     levels: Levels | None,
 ) -> Trials:
-    first, second = np.triu_indices(len(speakers), k=1)
-    near = groups[first] == groups[second]
-    first, second = first[near], second[near]
-    scores = np.clip(embeddings @ embeddings.T, -1, 1)
+    scores = embeddings @ embeddings.T
+    np.clip(scores, -1, 1, out=scores)
     if levels is not None:
         scores = normalised(scores, levels, levels)
-    return Trials(scores[first, second], speakers[first], speakers[second])
+    meet = np.triu(groups[:, None] == groups, k=1)
+    first, second = (np.broadcast_to(side, meet.shape)[meet] for side in (speakers[:, None], speakers))
+    return Trials(scores[meet], first, second)
 
 
 def evenly(speakers: NDArray[np.intp]) -> NDArray[np.intp]:
