@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import platform
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import re
+from collections.abc import Hashable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,40 +15,55 @@ import pandas as pd
 
 from voiceprint_nb.analysis.calibration import Calibration
 from voiceprint_nb.analysis.library import Library
-from voiceprint_nb.analysis.prints import labels_of, prints_of, voiceprint_column
+from voiceprint_nb.analysis.names import quoted
+from voiceprint_nb.analysis.prints import labels_of, prints_of
 from voiceprint_nb.errors import ROW_CODES, MissingExtra, UsageError
-from voiceprint_nb.intake import quality
 from voiceprint_nb.notebook import plots
-from voiceprint_nb.notebook.frames import DEFAULT_PREFIX
-from voiceprint_nb.notebook.report_page import Block, Figure, Heading, Paragraph, Table, as_html, as_markdown
+from voiceprint_nb.notebook.frames import is_dask
+from voiceprint_nb.notebook.report_facts import (
+    OF_CLUSTER,
+    OF_MATCH,
+    Facts,
+    decided_by,
+    error_rate,
+    facts_of,
+    percent,
+    prefix_of,
+    prefixes,
+    seconds_of,
+    told,
+    where,
+)
+from voiceprint_nb.notebook.report_methods import LIMITS, measured, methods
+from voiceprint_nb.notebook.report_page import FORMATS, Block, Figure, Heading, Paragraph, Table
+from voiceprint_nb.notebook.report_rows import PAGE_ROWS, cell, rows
 from voiceprint_nb.notebook.shown import shown
 from voiceprint_nb.scratch import write_private
 
-Facts = Mapping[str, Any]
-
 _LABEL = "label of the report"
-_PAGE_ROWS = 500
-_SAFE = (
-    "status",
-    "error_code",
-    "duration_s",
-    "source",
-    *quality.MEASURES,
-)  # what repeats nothing of a row's own words
-_OF_MATCH = ("decision", "score", "margin", "probability")
-_OF_CLUSTER = ("cluster", "silhouette", "representative")
-_QUALITY = (  # measure, what it is called, from where on it is warned of, and whether low or high is bad
-    ("speech_s", "speech (s)", quality.LEAST_SPEECH_S, "below"),
-    ("level_dbfs", "level of speech (dBFS)", quality.LEAST_LEVEL_DBFS, "below"),
-    ("clipped", "clipped samples (share)", quality.MOST_CLIPPED, "above"),
-    ("snr_db", "speech over noise (dB)", quality.LEAST_SNR_DB, "below"),
-    ("voice_spread", "spread of the voice (cosine distance)", quality.MOST_VOICE_SPREAD, "above"),
-)
+_MOST_BYTES = 4_800_000  # so that mail takes it
+_LEAST_ROWS_BYTES = 500_000
 _MOST_WORST = 5
 _MOST_DRAWN = 400  # prints in a picture of all pairs
-_MOST_CHARACTERS = 80
 _MOST_NARROW = 12  # rows of a heat map that have room in a narrow picture
 _PACKAGES = ("voiceprint_nb", "numpy", "pandas", "onnxruntime", "soundfile", "scikit-learn")
+_LIKE_FILE = re.compile(
+    r"[/\\]|\.(aac|aif{1,2}|amr|flac|m4a|mp[234]|oga|ogg|opus|wav|webm|wma)$", re.IGNORECASE
+)
+_TOLD = {  # what match and cluster were decided by, in words
+    "by": "threshold",
+    "threshold": "name from a score of",
+    "threshold_interval": "95% interval of that",
+    "unknown_below": "unknown below",
+    "false_name_rate": "strangers with a name, asked",
+    "supported_false_name_rate": "strangers with a name, least that the calibration can tell",
+    "gives_names": "gives names",
+    "false_accept_rate": "pairs of different speakers as alike",
+    "people": "enrolled people",
+    "clusters": "voices",
+    "silhouette": "mean silhouette",
+}
+_RATES = {"false_name_rate", "supported_false_name_rate", "false_accept_rate"}
 
 
 def report(
@@ -63,8 +79,9 @@ def report(
 ) -> Path:
     """Write a report of a result: what was run and where, what failed and why, figures, pictures, methods.
 
-    One self-contained file: HTML that opens offline and prints well, or Markdown for Quarto. Voiceprints are
-    never in it, but names are, so only you can read the file (0600, as the ledger) until you share it.
+    One self-contained file: HTML that opens offline and prints well, or Markdown for Quarto, small enough to
+    send (5 MB, whatever the number of rows). Voiceprints are never in it, but names are, so only you can read
+    the file (0600, as the ledger) until you share it.
 
     Parameters
     ----------
@@ -81,7 +98,7 @@ def report(
     title : str
         Of the report.
     redact : bool
-        Whether file names and sentences that may repeat them are left out.
+        Whether file names and sentences that may repeat them are left out; names of speakers stay.
     data_dir : path, optional
         Folder of the ledger, which knows how long jobs took; by default the user's data folder.
 
@@ -93,32 +110,36 @@ def report(
     Raises
     ------
     UsageError
-        No result, another ending, or a file that cannot be written.
+        No result, another ending, a file that cannot be written, or ``redact`` with a ``label`` that holds
+        names of files.
     MissingExtra
         matplotlib or scikit-learn is not installed.
     """
     target = Path(path).expanduser()
-    render: dict[str, Callable[[str, Sequence[Block]], str]] = {".html": as_html, ".md": as_markdown}
-    if target.suffix.lower() not in render:
+    format = FORMATS.get(target.suffix.lower())
+    if format is None:
         raise UsageError(f"{target.name!r} has no known ending: use .html or .md.")
-    facts = data.attrs.get("voiceprint_nb") or {}
-    prefix = _prefix(data, facts)
-    seconds = pd.to_numeric(data[f"{prefix}duration_s"], errors="coerce")  # text, where a CSV file was read
-    data = data.assign(**{f"{prefix}duration_s": seconds.astype("float64")})
-    parts: list[list[Block]] = [
-        [Heading(title, 1), Paragraph(_first_words(data, facts))],
-        _counts(data, prefix, redact=redact),
-        _timeline(facts, data_dir),
-        _durations(data, prefix),
-        _quality(data, prefix),
-        _calibration(calibration),
-        _matches(data, library),
-        _pictures(data, label),
-        _rows(data, prefix, redact=redact),
-        _methods(data, facts, prefix, calibration),
-        _appendix(facts),
+    if not isinstance(data, pd.DataFrame):
+        kind = "Dask DataFrame: compute() it first" if is_dask(data) else type(data).__name__
+        raise UsageError(f"A report is of the frame that voiceprints() gave, not of a {kind}.")
+    facts, prefix = facts_of(data), prefix_of(data)
+    before: list[Block] = [
+        Heading(title, 1),
+        Paragraph(_first_words(data, facts)),
+        *_counts(data, prefix, redact=redact),
+        *_timeline(facts, data_dir),
+        *_durations(data, prefix),
+        *_quality(data, prefix),
+        *_calibration(calibration),
+        *_matches(data),
+        *_people(library),
+        *_clusters(data),
+        *_pictures(data, label, redact=redact),
     ]
-    text = render[target.suffix.lower()](title, [block for part in parts for block in part])
+    after = [Heading("Methods"), Paragraph(methods(data, facts, prefix, calibration)), *_appendix(facts)]
+    most_bytes = max(_LEAST_ROWS_BYTES, _MOST_BYTES - len(format.write(title, before + after).encode()))
+    told_rows = rows(data, prefix, redact=redact, most_bytes=most_bytes, written=format.row)
+    text = format.write(title, [*before, *told_rows, *after])
     try:
         write_private(target, text.encode())
     except OSError as error:
@@ -126,49 +147,28 @@ def report(
     return target
 
 
-def _prefix(data: pd.DataFrame, facts: Facts) -> str:
-    """How the names of the run's columns begin."""
-    told = str(facts.get("column", "voiceprint")).removesuffix("voiceprint")
-    found = [prefix for prefix in (told or DEFAULT_PREFIX, told) if f"{prefix}status" in data.columns]
-    if not found:
-        raise UsageError("The frame is no result of voiceprints(): it has no column of states.")
-    return found[0]
-
-
-def _prefixes(data: pd.DataFrame, *fields: str) -> list[str]:
-    """How names of columns begin that are there for all these fields: `match` has a prefix of its own."""
-    names = {name for name in data.columns if isinstance(name, str)}
-    first, *rest = fields
-    begins = [name.removesuffix(first) for name in data.columns if name in names and name.endswith(first)]
-    return [begin for begin in begins if all(f"{begin}{field}" in names for field in rest)]
-
-
 # --- parts ----------------------------------------------------------------------------------------------
 
 
 def _first_words(data: pd.DataFrame, facts: Facts) -> str:
     ended = f", ended at {facts['ended_at']}" if facts.get("ended_at") else ""
-    return f"{len(data)} rows, worked on {_where(facts)}{ended}. No voiceprint is in this report."
-
-
-def _where(facts: Facts) -> str:
-    service = facts.get("service", "an unknown service")
-    return "by the local service, on one machine" if service == "local" else f"by {shown(service)}"
+    return f"{len(data)} rows, worked on {where(facts)}{ended}. No voiceprint is in this report."
 
 
 def _counts(data: pd.DataFrame, prefix: str, *, redact: bool) -> list[Block]:
-    states = data[f"{prefix}status"].value_counts()
+    states = told(data, f"{prefix}status").value_counts()
     blocks: list[Block] = [Heading("Outcome"), _shares("Rows by state", "state", states)]
-    failed = data[data[f"{prefix}error_code"].notna()]
-    if len(failed):
+    codes, sentences = told(data, f"{prefix}error_code"), told(data, f"{prefix}error")
+    if codes.notna().any():
         names = ["code", "rows", "meaning", "one of the sentences"]
-        rows = []
-        for code, count in failed[f"{prefix}error_code"].value_counts().items():
-            sentence = failed.loc[failed[f"{prefix}error_code"] == code, f"{prefix}error"].iloc[0]
-            rows.append([str(code), str(count), ROW_CODES.get(str(code), ("", ""))[1], shown(sentence)])
+        lines = []
+        firsts = sentences.groupby(codes.to_numpy()).first()
+        for code, count in codes.value_counts().items():
+            meaning = ROW_CODES.get(str(code), ("", ""))[1]
+            lines.append([shown(code), str(count), meaning, shown(firsts[str(code)])])
         n_columns = 3 if redact else 4
-        blocks.append(Table("Reasons", names[:n_columns], [row[:n_columns] for row in rows]))
-    if n_warned := int(data[f"{prefix}warning"].notna().sum()):
+        blocks.append(Table("Reasons", names[:n_columns], [line[:n_columns] for line in lines]))
+    if n_warned := int(told(data, f"{prefix}warning").notna().sum()):
         blocks.append(Paragraph(f"{n_warned} rows have a warning about their quality: see the rows below."))
     return blocks
 
@@ -188,10 +188,10 @@ def _timeline(facts: Facts, data_dir: str | os.PathLike[str] | None) -> list[Blo
 
 
 def _durations(data: pd.DataFrame, prefix: str) -> list[Block]:
-    seconds = data[f"{prefix}duration_s"].dropna()
+    seconds = seconds_of(data, prefix).dropna()
     if seconds.empty:
         return []
-    told = seconds.quantile([0, 0.25, 0.5, 0.75, 1])
+    figures = seconds.quantile([0, 0.25, 0.5, 0.75, 1])
     names = ["shortest", "quarter", "median", "three quarters", "longest", "in all"]
     ax = _axes((7, 3))
     ax.hist(seconds, bins=40, color="#0072B2", edgecolor="white", linewidth=0.5)
@@ -199,39 +199,39 @@ def _durations(data: pd.DataFrame, prefix: str) -> list[Block]:
     alt = f"Histogram of {len(seconds)} durations from {seconds.min():.2f} to {seconds.max():.2f} seconds."
     return [
         Heading("Durations"),
-        Table("Seconds of audio", names, [[*(f"{value:.2f}" for value in told), f"{seconds.sum():.0f}"]]),
+        Table("Seconds of audio", names, [[*(f"{value:.2f}" for value in figures), f"{seconds.sum():.0f}"]]),
         Figure(_png(ax), "Durations of the clips", alt),
     ]
 
 
 def _quality(data: pd.DataFrame, prefix: str) -> list[Block]:
-    rows = []
-    for measure, what, limit, bad in _QUALITY:
+    lines = []
+    for measure, what, limit, bad in LIMITS:
         if f"{prefix}{measure}" not in data.columns:
             continue
-        found = pd.to_numeric(data[f"{prefix}{measure}"], errors="coerce").set_axis(range(1, len(data) + 1))
+        found = measured(data, prefix, measure).set_axis(range(1, len(data) + 1))
         found = found.dropna().sort_values(ascending=bad == "below")
         beyond = found[found < limit] if bad == "below" else found[found > limit]
         worst = ", ".join(f"{row} ({value:.3g})" for row, value in beyond.head(_MOST_WORST).items())
         middle = f"{found.median():.3g}" if len(found) else ""
-        rows.append([what, middle, f"{bad} {limit:g}", str(len(beyond)), worst])
-    if not rows:
+        lines.append([what, middle, f"{bad} {limit:g}", str(len(beyond)), worst])
+    if not lines:
         return []
     names = ["measure", "median", "warned of", "rows", "worst rows, by number"]
-    return [Heading("Quality of the clips"), Table("Measures", names, rows)]
+    return [Heading("Quality of the clips"), Table("Measures", names, lines)]
 
 
 def _calibration(calibration: Calibration | None) -> list[Block]:
     if calibration is None:
         return []
     lines = [line.partition(": ") for line in str(calibration).splitlines()]
-    rate = f"the equal error rate is {calibration.eer:.1%}"
+    rate = error_rate(calibration)
     return [
         Heading("Calibration"),
         Table("What scores mean", ["figure", "value"], [[name, text] for name, _, text in lines]),
         Figure(
             _png(plots.score_histogram(calibration, _axes((7, 4)))),
-            "Scores of true and of false claims; the threshold for 1 % false accepts with its interval",
+            "Scores of true and of false claims; the threshold for 1% false accepts with its interval",
             f"Histograms of {calibration.n_genuine} true and {calibration.n_impostor} false claims; {rate}.",
         ),
         Figure(
@@ -242,28 +242,48 @@ def _calibration(calibration: Calibration | None) -> list[Block]:
     ]
 
 
-def _matches(data: pd.DataFrame, library: Library | None) -> list[Block]:
+def _matches(data: pd.DataFrame) -> list[Block]:
     blocks: list[Block] = []
-    prefixes = _prefixes(data, "decision", "label", "nearest", "score")
-    for prefix in prefixes:
-        which = f" ({prefix}label)" if len(prefixes) > 1 else ""
-        decisions = data[f"{prefix}decision"].value_counts()
+    begins = prefixes(data, OF_MATCH)
+    for prefix in begins:
+        which = f" ({prefix}label)" if len(begins) > 1 else ""
+        decisions = told(data, f"{prefix}decision").value_counts()
         blocks += [Heading(f"Who speaks{which}"), _shares("Decisions", "decision", decisions)]
-        if len(names := data[f"{prefix}label"].value_counts()):
+        if len(names := told(data, f"{prefix}label").value_counts()):
             blocks.append(_shares("Names", "name", names))
-    if prefixes and (told := data.attrs.get("voiceprint_nb_match")):
-        blocks.append(Table("Decided by", ["what", "value"], _pairs(told)))
-    if library is not None:
-        rows = [[_cell(cell) for cell in row] for row in library.people.to_numpy()]
-        columns = list(library.people.columns)
-        blocks += [Heading("Enrolled people"), Table("People", columns, rows, _PAGE_ROWS)]
-    for prefix in _prefixes(data, *_OF_CLUSTER):
-        sizes = data[f"{prefix}cluster"].value_counts()
-        blocks += [Heading("Voices found"), _shares("Rows by voice", "voice", sizes)]
+        blocks += _decided(decided_by(data, "match", prefix))
     return blocks
 
 
-def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
+def _people(library: Library | None) -> list[Block]:
+    if library is None:
+        return []
+    lines = [[cell(value) for value in line] for line in library.people.to_numpy()]
+    return [Heading("Enrolled people"), Table("People", list(library.people.columns), lines, PAGE_ROWS)]
+
+
+def _clusters(data: pd.DataFrame) -> list[Block]:
+    blocks: list[Block] = []
+    begins = prefixes(data, OF_CLUSTER)
+    for prefix in begins:
+        which = f" ({prefix}cluster)" if len(begins) > 1 else ""
+        sizes = told(data, f"{prefix}cluster").value_counts()
+        blocks += [Heading(f"Voices found{which}"), _shares("Rows by voice", "voice", sizes)]
+        blocks += _decided(decided_by(data, "cluster", prefix))
+    return blocks
+
+
+def _decided(facts: Facts) -> list[Block]:
+    """What the answers of one verb under one prefix rest on."""
+    lines = [
+        [_TOLD.get(name, name), percent(value) if name in _RATES else _value(value)]
+        for name, value in facts.items()
+        if value is not None
+    ]
+    return [Table("Decided by", ["what", "value"], lines)] if lines else []
+
+
+def _pictures(data: pd.DataFrame, label: Hashable | None, *, redact: bool) -> list[Block]:
     try:
         prints = prints_of(data)
     except UsageError as error:  # none, or hosted ones, which are opaque
@@ -275,6 +295,10 @@ def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
     names = pd.Series(prints.positions[:_MOST_DRAWN] + 1).astype(str)  # as the rows are numbered below
     if label is not None:
         names = pd.Series(labels_of(data, label, prints)[:_MOST_DRAWN]).map(shown)
+        if redact and names.str.contains(_LIKE_FILE).any():
+            raise UsageError(
+                f"The pictures would show names of files: with redact=True, {quoted(label)} is no label."
+            )
         drawn = drawn.assign(**{_LABEL: names.to_numpy()})
     cosines = compare(drawn).set_axis(names, axis=0).set_axis(names, axis=1)
     width = 8 if len(cosines) <= _MOST_NARROW else 12  # names in rows need room
@@ -289,59 +313,6 @@ def _pictures(data: pd.DataFrame, label: Hashable | None) -> list[Block]:
         ),
         Figure(_png(plane), f"{some} on a plane", f"Scatter plot of {some}; near each other means alike."),
     ]
-
-
-def _rows(data: pd.DataFrame, prefix: str, *, redact: bool) -> list[Block]:
-    hidden = {voiceprint_column(data), f"{prefix}job_id"}
-    safe = {f"{prefix}{name}" for name in _SAFE}
-    for fields in (_OF_MATCH, _OF_CLUSTER):
-        safe |= {f"{begin}{name}" for begin in _prefixes(data, *fields) for name in fields}
-    columns, names = [], []
-    for place, name in enumerate(data.columns):
-        if name in hidden or (redact and name not in safe):
-            continue
-        cells = [_cell(value, rounded=name in safe) for value in data.iloc[:, place]]
-        if any(cells):
-            columns.append(cells)
-            names.append(str(name))
-    rows = [[str(number), *row] for number, row in enumerate(zip(*columns, strict=True), start=1)]
-    note = "Columns without content, and the queries of links, are left out."
-    if redact:
-        note = "Columns that may hold names of files, and sentences that may repeat them, are left out."
-    return [Heading("Rows"), Paragraph(note), Table("Rows", ["row", *names], rows, _PAGE_ROWS)]
-
-
-def _methods(data: pd.DataFrame, facts: Facts, prefix: str, calibration: Calibration | None) -> list[Block]:
-    used = data[f"{prefix}status"].eq("succeeded").fillna(False).astype(bool)
-    seconds = data.loc[used, f"{prefix}duration_s"]
-    sentences = [f"No voiceprint could be made of {len(data)} clips."]
-    if len(seconds):
-        model = facts.get("model") or "that its voiceprints name"
-        sentences = [
-            f"Voiceprints (speaker embeddings) of {len(seconds)} of {len(data)} clips were made "
-            f"{_where(facts)}, with voiceprint_nb {metadata.version('voiceprint_nb')} and the model {model}, "
-            f"from {seconds.min():.1f} to {seconds.max():.1f} s of audio each."
-        ]
-    if calibration is not None:
-        n_clips = calibration.enrolled
-        against = "clip against clip" if n_clips == 1 else f"clips against people of {n_clips} clips"
-        sentences.append(
-            f"Scores are {_scores(calibration)}, calibrated by logistic regression on "
-            f"{calibration.n_clips} clips of {calibration.n_speakers} speakers ({against}; "
-            f"{calibration.n_genuine} true, {calibration.n_impostor} false claims); the equal error rate was "
-            f"{calibration.eer:.1%} (95 % interval by a bootstrap over speakers)."
-        )
-    sentences.append(
-        "The figures hold for speakers, recordings and languages like these; clips of one recording session "
-        "flatter every system; a score is no proof of identity."
-    )
-    return [Heading("Methods"), Paragraph(" ".join(sentences))]
-
-
-def _scores(calibration: Calibration) -> str:
-    if calibration.normalisation is None:
-        return "cosine similarities"
-    return f"cosine similarities after normalisation ({calibration.normalisation})"
 
 
 def _appendix(facts: Facts) -> list[Block]:
@@ -363,8 +334,8 @@ def _appendix(facts: Facts) -> list[Block]:
 
 def _shares(caption: str, what: str, counts: pd.Series[int]) -> Table:
     n_all = max(int(counts.sum()), 1)
-    rows = [[shown(name), str(count), f"{count / n_all:.1%}"] for name, count in counts.items()]
-    return Table(caption, [what, "rows", "share"], rows, _PAGE_ROWS)
+    lines = [[shown(name), str(count), percent(count / n_all)] for name, count in counts.items()]
+    return Table(caption, [what, "rows", "share"], lines, PAGE_ROWS)
 
 
 def _pairs(facts: Mapping[str, object]) -> list[list[str]]:
@@ -377,14 +348,6 @@ def _value(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return " to ".join(map(_value, value))
     return f"{value:.4g}" if isinstance(value, float) else shown(value)
-
-
-def _cell(value: Any, *, rounded: bool = False) -> str:
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return ""
-    if isinstance(value, float):
-        return f"{value:.3g}" if rounded else str(float(value))
-    return shown(value, most=_MOST_CHARACTERS)
 
 
 def _axes(size: tuple[float, float]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 _STYLE = """
@@ -19,18 +19,23 @@ table:has(th:nth-child(3)){width:max-content}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{text-align:left;vertical-align:top;padding:.25rem .8rem .25rem 0;border-bottom:1px solid #ddd;
 max-width:min(24rem,60vw);overflow-wrap:break-word}thead th{border-bottom:1px solid #666}
-.long{overflow-wrap:anywhere}
-.number{text-align:right}
 figure{margin:1rem 0}figure img{max-width:100%;height:auto}figcaption{font-size:.92rem;color:#444}
 summary{cursor:pointer;padding:.3rem 0}
 @media screen and (max-width:40rem){figure img{max-width:none;width:30rem}}
 @page wide{size:landscape}
-@media print{body{margin:0;max-width:none}h2{break-after:avoid}figure,tr,.short{break-inside:avoid}
+@media print{details::details-content{content-visibility:visible;display:block}
+@supports not selector(::details-content){details:not([open]) summary:after{content:" (open to print)"}}
+body{margin:0;max-width:none}h2{break-after:avoid}figure,tr,.short{break-inside:avoid}
 figure img{max-height:85vh}.scroll{overflow:visible}table:has(th){max-width:100%}th,td{max-width:none}
-.wide,h2:has(+p+.wide),h2:has(+p+.wide)+p{page:wide;margin-inline:0}
+.wide,h2:has(+p+.wide),h2:has(+p+.wide)+p,h2:has(+p+details .wide),h2:has(+p+details .wide)+p{page:wide;
+margin-inline:0}details:has(.wide){page:wide}
 .wide table{width:100%;font-size:min(.62rem,12.5rem/var(--columns))}
-.wide th,.wide td{padding-right:.3rem}.wide .long{min-width:8em}}
+.wide th,.wide td{padding-right:.3rem;min-width:var(--least)}}
 """
+_COLUMN = (  # a class of the table for each column that is not plain text: marks on every cell are megabytes
+    ".n{0} tr>:nth-child({0}){{text-align:right}}"
+    ".l{0} tr>:nth-child({0}){{overflow-wrap:anywhere;--least:8em}}\n"
+)
 _MOST_NARROW = 8  # columns of a table that fits a page upright
 _MOST_SHORT = 12  # rows of a table that is kept on one page
 _MOST_UNBROKEN = 16  # characters of a word that stays whole
@@ -83,10 +88,12 @@ Block = Heading | Paragraph | Table | Figure
 def as_html(title: str, blocks: Sequence[Block]) -> str:
     """One file that needs no other: no script, no font, no address."""
     body = "\n".join(map(_html, blocks))
+    most = max((len(block.names) for block in blocks if isinstance(block, Table)), default=0)
+    style = _STYLE + "".join(_COLUMN.format(number) for number in range(1, most + 1))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{style}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -115,42 +122,45 @@ def _html(block: Block) -> str:
         caption = html.escape(block.caption)
         scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">{image}</div>'
         return f"<figure>{scroll}<figcaption>{caption}</figcaption></figure>"
+    marks = _marks(block)
     if not block.page or len(block.rows) <= block.page:
-        return _html_table(block.caption, block.names, block.rows)
+        return _html_table(block.caption, block.names, block.rows, marks)
     pages = []
     for begin in range(0, len(block.rows), block.page):
         rows = block.rows[begin : begin + block.page]
         name = f"{block.caption}: {begin + 1} to {begin + len(rows)}"
-        table = _html_table(name, block.names, rows)
-        pages.append(f"<details><summary>{html.escape(name)}</summary>{table}</details>")
+        table = _html_table(name, block.names, rows, marks)
+        is_open = "" if begin else " open"
+        pages.append(f"<details{is_open}><summary>{html.escape(name)}</summary>{table}</details>")
     return "\n".join(pages)
 
 
-def _html_table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    marks = [_mark([row[n] for row in rows]) for n in range(len(names))]
-    head = "".join(
-        f'<th scope="col"{mark}>{_breakable(name)}</th>' for name, mark in zip(names, marks, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{mark}>{_breakable(cell)}</td>" for cell, mark in zip(row, marks, strict=True))
-        + "</tr>\n"
-        for row in rows
-    )
+def _html_table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]], marks: str) -> str:
+    head = "".join(f'<th scope="col">{_breakable(name)}</th>' for name in names)
     kind = "scroll" + " wide" * (len(names) > _MOST_NARROW) + " short" * (len(rows) <= _MOST_SHORT)
     return (
         f'<div class="{kind}" style="--columns:{len(names)}" tabindex="0" role="region" '
-        f'aria-label="{html.escape(caption)}"><table>'
-        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
-        "</table></div>"
+        f'aria-label="{html.escape(caption)}"><table class="{marks}">'
+        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead>\n"
+        f"<tbody>{''.join(map(_html_row, rows))}</tbody></table></div>"
     )
 
 
+def _html_row(cells: Sequence[str]) -> str:
+    return f"<tr><td>{'<td>'.join(map(_breakable, cells))}\n"  # HTML needs no end tags here
+
+
+def _marks(table: Table) -> str:
+    """Classes that say which columns hold numbers (n), and which words too long for a line (l)."""
+    columns = enumerate(zip(*table.rows, strict=True), start=1)
+    return " ".join(f"{mark}{number}" for number, cells in columns if (mark := _mark(cells)))
+
+
 def _mark(cells: Sequence[str]) -> str:
-    if cells and all(map(_is_number, cells)):
-        return ' class="number"'
+    if all(map(_is_number, cells)):
+        return "n"
     is_long = any(len(word) > _MOST_UNBROKEN for cell in cells for word in re.split(r"[\s/_-]", cell))
-    return ' class="long"' if is_long else ""
+    return "l" if is_long else ""
 
 
 def _breakable(text: str) -> str:
@@ -179,9 +189,13 @@ def _markdown(block: Block) -> str:
     if isinstance(block, Figure):
         data = base64.b64encode(block.png).decode()
         return f"![{_plain(block.caption)}](data:image/png;base64,{data}){{fig-alt={_quoted(block.alt)}}}"
-    head, *rows = ["| " + " | ".join(map(_plain, line)) + " |" for line in (block.names, *block.rows)]
-    body = "\n".join([head, "|" + " --- |" * len(block.names), *rows])
-    return f"{body}\n\n: {_plain(block.caption)}"
+    line = "|" + " --- |" * len(block.names) + "\n"
+    body = _markdown_row(block.names) + line + "".join(map(_markdown_row, block.rows))
+    return f"{body}\n: {_plain(block.caption)}"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_plain, cells))} |\n"
 
 
 def _plain(text: str) -> str:
@@ -192,3 +206,14 @@ def _plain(text: str) -> str:
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way to write a document, and a row of its tables alone, so that its size can be told."""
+
+    write: Callable[[str, Sequence[Block]], str]
+    row: Callable[[Sequence[str]], str]
+
+
+FORMATS = {".html": Format(as_html, _html_row), ".md": Format(as_markdown, _markdown_row)}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from voiceprint_nb.analysis.names import PRINT, is_print
+from voiceprint_nb.analysis.names import PRINT, is_print, without_prints
 
 _MOST_CHARACTERS = 60
 _LINK = re.compile(r"\b([a-z][a-z0-9+.-]*://)([^\s/?#@]*@)?([^\s?#]*)([?#]\S*)?", re.IGNORECASE)
@@ -44,9 +44,11 @@ def is_short(value: object) -> bool:
 
 
 def veiled(text: str) -> str:
-    """The text with every link cut down to what is no secret, and without control characters."""
+    """The text with links cut down to what is no secret, and without voiceprints or control characters."""
     text = _LINK.sub(lambda link: f"{link[1]}{link[3]}{'?…' if link[4] else ''}", text)
-    text = _QUERY.sub("?…", text)
+    text = without_prints(_QUERY.sub("?…", text))
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
 
 
