@@ -18,6 +18,7 @@ lint: .venv/test
 
 bench: .venv/test
 	.venv/bin/python -m benchmarks.whole_path
+	.venv/bin/python -m benchmarks.checking
 	.venv/bin/python -m benchmarks.workers
 	.venv/bin/python -m benchmarks.service_load
 	.venv/bin/python -m benchmarks.panel

@@ -32,17 +32,20 @@ SEED = 11
 NOISE_PEAK = 1e-3
 
 
+def decoded_samples() -> list[tuple[np.ndarray, int]]:
+    """The good samples, one channel each, with their rates in Hz."""
+    from voiceprint_nb import audio
+
+    manifest = pd.read_csv(ROOT / "data" / "samples" / "manifest.csv", keep_default_na=False)
+    return [audio.read_stored(ROOT / path) for path in manifest.audio[manifest.note == ""]]
+
+
 def make_rows(folder: Path, n_rows: int) -> None:
     """Write the clips, in the samples' own rates, as FLAC."""
     from voiceprint_nb import audio
 
-    manifest = pd.read_csv(ROOT / "data" / "samples" / "manifest.csv", keep_default_na=False)
-    sources = [ROOT / path for path in manifest.audio[manifest.note == ""]]
     random = np.random.default_rng(SEED)
-    decoded = []
-    for source in sources:
-        rate_hz = audio.probe(source).sample_rate_hz
-        decoded.append((audio.read_mono(source, sample_rate_hz=rate_hz), rate_hz))
+    decoded = decoded_samples()
     for number in range(n_rows):
         samples, rate_hz = decoded[number % len(decoded)]
         noise = random.uniform(-NOISE_PEAK, NOISE_PEAK, len(samples)).astype(np.float32)

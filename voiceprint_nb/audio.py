@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
 import shutil
 import subprocess
 import tempfile
@@ -25,8 +26,11 @@ WORK_RATE_HZ = 16_000
 SILENCE_PEAK = 1e-3
 """Peak amplitude (-60 dBFS) under which a clip counts as silent: dithered silence stays below -80 dBFS."""
 
+_PLAIN_BYTES, _PLAIN_MORE_BYTES = 4096, 64 * 1024  # 0.1 s of mono speech, then another 2 s
+_HEARD_STEPS = 2 * SILENCE_PEAK * 32768 + 2  # of 16 bits; each may be off by one
 _BLOCK_VALUES = 1 << 18  # of all channels together, so that memory does not grow with their number
 _LEAST_RATE_HZ, _MOST_RATE_HZ = 1_000, 1_000_000
+_MOST_CHANNELS = 1024  # that libsndfile reads
 _MISSING_TAIL_S = 0.1  # decoders may differ by a frame of padding; more than this is a cut-off file
 _FFMPEG_TIMEOUT_S = 120.0
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile reports 2**63 - 1 for a FLAC stream of open length
@@ -76,13 +80,16 @@ def inspect(path: Path, *, max_duration_s: float) -> AudioFacts:
     """Facts about a clip, and that it can be heard: as `probe`, with as little decoding as that takes.
 
     An integer or lossy clip is decoded up to its first audible second, a float one to its end, for it may
-    hold NaN anywhere. A clip longer than ``max_duration_s`` is not decoded.
+    hold NaN anywhere. A clip longer than ``max_duration_s`` is not decoded. Of an ordinary WAV file that is
+    heard from the beginning a few kilobytes are read, in a tenth of the time that libsndfile takes.
 
     Raises
     ------
     RowError
         As `probe`, and ``silent`` or ``bad_samples``; its ``facts`` say what the header told.
     """
+    if (plain := _plain_and_heard(path)) is not None:
+        return plain
     with _opened(path) as (file, kind):
         facts = _facts(file, kind)
         try:
@@ -291,6 +298,48 @@ def encode_wav(samples: NDArray[Any], sample_rate_hz: int) -> bytes:
     return buffer.getvalue()
 
 
+# --- plain WAV files ------------------------------------------------------------------------------------
+
+
+def _plain_and_heard(path: Path) -> AudioFacts | None:
+    """The facts of a plain WAV file whose beginning is audible; None leaves it to the decoder."""
+    try:
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError):
+        return None
+    try:
+        head = os.read(number, _PLAIN_BYTES)
+        wav = containers.plain_wav(head, os.fstat(number).st_size)
+        if wav is None or not _LEAST_RATE_HZ <= wav.sample_rate_hz <= _MOST_RATE_HZ:
+            return None
+        if wav.channels > _MOST_CHANNELS:
+            return None
+        if not _is_heard_at_once(wav, head):
+            head += os.read(number, _PLAIN_MORE_BYTES)
+            if not _is_heard_at_once(wav, head):
+                return None
+    finally:
+        os.close(number)
+    name = "WAVEX" if wav.is_extensible else "WAV"
+    duration_s = wav.frames / wav.sample_rate_hz
+    return AudioFacts(name, f"PCM_{8 * wav.sample_bytes}", duration_s, wav.sample_rate_hz, wav.channels)
+
+
+def _is_heard_at_once(wav: containers.PlainWav, head: bytes) -> bool:
+    """Whether the first second is not silent, certainly, by the upper 16 bits of the samples that are here.
+
+    Samples farther apart than twice `SILENCE_PEAK` are not both within it of the second's mean.
+    """
+    n_bytes, channels = wav.sample_bytes, wav.channels
+    frames = min((len(head) - wav.start) // (n_bytes * channels), wav.sample_rate_hz)
+    if frames <= 0:
+        return False
+    strides = (n_bytes * channels, n_bytes)
+    words: NDArray[Any] = np.ndarray((frames, channels), "<i2", head, wav.start + n_bytes - 2, strides)
+    mono = words[:, 0] if channels == 1 else words.sum(axis=1)
+    return int(mono.max()) - int(mono.min()) > _HEARD_STEPS * channels
+
+
 # --- opening --------------------------------------------------------------------------------------------
 
 
@@ -343,6 +392,8 @@ def _forward_file() -> Any:
 def _open_raw(path: Path) -> IO[bytes]:
     try:
         return path.open("rb", buffering=0)
+    except PermissionError as error:
+        raise RowError("not_readable", f"{path.name!r} may not be read: change its permissions.") from error
     except (OSError, ValueError) as error:
         raise RowError(
             "not_readable", f"{path.name!r} cannot be opened any more: look whether it was moved or locked."

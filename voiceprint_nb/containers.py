@@ -13,11 +13,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 from voiceprint_nb.errors import RowError
 
 HEAD_BYTES = 64 * 1024
+PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")  # of WAVE_FORMAT_EXTENSIBLE (mmreg.h)
+_EXTENSIBLE = 0xFFFE
+_PLAIN_HEAD, _CHUNK = struct.Struct("<4sI4s4sIHHIIHH"), struct.Struct("<4sI")
 _STREAMED_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFFF00)  # writers that could not seek back leave these
 
 _FFMPEG_KINDS: tuple[tuple[int, bytes, str], ...] = (
@@ -90,6 +93,65 @@ def wav_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
         if tag == b"data":
             return
         position += 8 + size + (size & 1)
+
+
+class PlainWav(NamedTuple):
+    """A WAV file that holds nothing odd: whole PCM samples of 16, 24 or 32 bits up to its end.
+
+    Attributes
+    ----------
+    sample_rate_hz, channels, sample_bytes : int
+        As stored in the file.
+    start, frames : int
+        Offset of the first sample, and how many there are of each channel.
+    is_extensible : bool
+        Whether the header is a WAVE_FORMAT_EXTENSIBLE.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    sample_bytes: int
+    start: int
+    frames: int
+    is_extensible: bool
+
+
+def plain_wav(head: bytes, n_bytes: int) -> PlainWav | None:
+    """Read the header of the usual kind of WAV file; None for all others, whatever is wrong with them.
+
+    Parameters
+    ----------
+    head : bytes
+        The file's first bytes, some hundreds.
+    n_bytes : int
+        Its size.
+    """
+    if len(head) < _PLAIN_HEAD.size:
+        return None
+    riff, riff_bytes, wave, tag, fmt_bytes, kind, channels, rate_hz, rate_bytes, align, bits = (
+        _PLAIN_HEAD.unpack_from(head)
+    )
+    is_riff = riff == b"RIFF" and wave == b"WAVE" and tag == b"fmt " and riff_bytes + 8 == n_bytes
+    is_extensible = kind == _EXTENSIBLE and fmt_bytes == 40
+    if is_extensible:
+        is_pcm = head[36:40] == struct.pack("<HH", 22, bits) and head[44:60] == PCM_GUID
+    else:
+        is_pcm = kind == 1 and fmt_bytes == 16
+    is_even = align == channels * bits // 8 > 0 and rate_bytes == rate_hz * align
+    if not (is_riff and is_pcm and is_even and bits in (16, 24, 32)):
+        return None
+    position = 20 + fmt_bytes
+    while len(head) >= position + _CHUNK.size:
+        tag, size = _CHUNK.unpack_from(head, position)
+        position += _CHUNK.size
+        if tag == b"data":
+            is_whole = size % align == 0 and 0 < size == n_bytes - position
+            found = PlainWav(rate_hz, channels, bits // 8, position, size // align, is_extensible)
+            return found if is_whole else None
+        if tag not in (b"LIST", b"fact"):
+            return None
+        position += size + (size & 1)
+    return None
 
 
 def _walk_wav(file: IO[bytes], n_bytes: int, *, order: str) -> None:

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from counted_web import Web, serving
 
+from voiceprint_nb import scratch
+from voiceprint_nb.batch import inspecting
 from voiceprint_nb.batch.inspecting import Inspector, check_all
 from voiceprint_nb.batch.outcomes import Outcome, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError
+from voiceprint_nb.intake import clips, looking
 from voiceprint_nb.intake.clips import Clip, Fit
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
@@ -126,3 +129,39 @@ def test_a_check_copies_links_to_measure_them(web: Web) -> None:
     request = Request(embed=lambda samples: np.eye(2, dtype=np.float32))
     outcome = asyncio.run(check_all([web.put(SHORT)], request, Tally(1)))[0]
     assert (outcome.status, outcome.voice_spread, web.sent) == ("ok", 1.0, len(SHORT))
+
+
+def checked(cells: list[Any], **options: Any) -> list[Outcome]:
+    tally = Tally(len(cells))
+    outcomes = asyncio.run(check_all(cells, Request(), tally, **options))
+    assert tally.snapshot().ended and tally.snapshot().done == len(cells)
+    return [outcomes[position] for position in range(len(cells))]
+
+
+@pytest.mark.parametrize("lot_s", [0.0, 10.0])
+def test_rows_checked_together_are_told_as_alone(
+    web: Web, monkeypatch: pytest.MonkeyPatch, lot_s: float
+) -> None:
+    monkeypatch.setattr(inspecting, "_LOT_S", lot_s)
+    quiet = (np.zeros(16_000, np.float32), 16_000)
+    cells = [SAMPLES / "ada-1.wav", None, quiet, str(SAMPLES / "gone.wav"), web.put(SHORT), SHORT, SAMPLES]
+    together = checked(cells * 40, threads=3)
+    assert together == [outcome for cell in cells for outcome in checked([cell])] * 40
+    assert {outcome.error_code for outcome in together} == {
+        None, "empty_cell", "silent", "file_not_found", "is_directory"
+    }  # fmt: skip
+
+
+def test_a_check_reads_no_file_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(clips, "digest_of")
+    monkeypatch.delattr(looking, "digest_of")
+    outcomes = checked([SAMPLES / "ada-1.wav", SAMPLES / "ada-2.flac"])
+    assert [outcome.status for outcome in outcomes] == ["ok", "ok"]
+
+
+def test_a_clip_cut_for_a_check_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "new_folder", lambda: tmp_path)
+    monkeypatch.setattr(inspecting.shutil, "rmtree", lambda *args, **options: None)
+    outcomes = asyncio.run(check_all([SAMPLES / "ben-long.opus"] * 2, Request(fit="head"), Tally(2)))
+    assert [outcome.duration_s for outcome in outcomes.values()] == [30.0, 30.0]
+    assert not list(tmp_path.iterdir())

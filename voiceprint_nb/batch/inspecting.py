@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _Remote = sources.UrlSource | sources.CloudSource
 
+_Here = sources.PathSource | RowError
+_Lot = list[tuple[int, _Here]]
+_Row = tuple[int, sources.Source]
+
 _WORKERS = 16
+_MOST_IN_LOT, _LOT_S = 64, 0.01  # of rows checked in one go: the way to a thread costs more than a row
 
 
 class Inspector:
@@ -42,6 +48,8 @@ class Inspector:
         The user's own way from the address of a private object to an https link; called in threads.
     threads : int, optional
         Threads that read files; by default one per CPU.
+    named : bool
+        Whether digests of clips are of use: for them files are read to the end.
     """
 
     def __init__(
@@ -51,13 +59,17 @@ class Inspector:
         passes_on: Callable[[str], bool] | None = None,
         sign: Callable[[str], str] | None = None,
         threads: int | None = None,
+        named: bool = True,
     ) -> None:
         self._request = request
+        self._named = named
         self._n_threads = threads or os.cpu_count()
         self._passes_on = passes_on
         self._sign = cloud.Signer(sign)
         self._stack = contextlib.AsyncExitStack()
         self._web: httpx.AsyncClient | None = None
+        self._quick = asyncio.Lock()
+        self._is_slow = False
 
     async def __aenter__(self) -> Self:
         self._scratch = scratch.new_folder()
@@ -88,9 +100,12 @@ class Inspector:
                 paths.append(clip.file)
             yield clip
         finally:
-            for path in paths:
-                if path.parent == self._scratch:
-                    path.unlink(missing_ok=True)
+            self._remove(paths)
+
+    def _remove(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            if path.parent == self._scratch:
+                path.unlink(missing_ok=True)
 
     async def _clip_of_object(self, source: sources.CloudSource, paths: list[Path]) -> clips.Clip:
         url = await self.in_thread(partial(self._sign, source))
@@ -118,12 +133,12 @@ class Inspector:
         return replace(clip, url=url) if passes_on and not clip.is_cut else clip
 
     def _look_and_admit(self, source: looking.Lookable, paths: list[Path]) -> clips.Clip:
-        file = looking.look_local(source, self._scratch)
+        file = looking.look_local(source, self._scratch, named=self._named)
         paths.append(file.path)
         return self._admit(file)
 
     def _admit(self, file: looking.LocalFile) -> clips.Clip:
-        clip = clips.admit(file, fit=self._request.fit, scratch=self._scratch)
+        clip = clips.admit(file, fit=self._request.fit, scratch=self._scratch, named=self._named)
         return clip if self._request.embed is None else quality.with_quality(clip, self._request.embed)
 
     @contextlib.asynccontextmanager
@@ -138,16 +153,46 @@ class Inspector:
             if small is not clip:
                 small.path.unlink(missing_ok=True)
 
-    async def check(self, cell: object) -> Outcome:
-        """What can be known of one cell without asking any service."""
+    async def check(self, source: sources.Source) -> Outcome:
+        """What can be known of a row without asking any service."""
         try:
-            source = self.parse(cell)
             if isinstance(source, sources.MediaSource):
                 return Outcome("ok", warning="A media:// key is measured by the service only.")
             async with self.clip(source) as clip:
                 return Outcome.of_clip(clip)
         except RowError as error:
             return Outcome.of_error(error)
+
+    async def check_lot(self, rows: Sequence[_Here]) -> list[Outcome]:
+        """As `check` for the first of some rows, as many as a moment allows, and at least one.
+
+        Rows that take next to no time are looked at by one thread: several would wait for the interpreter's
+        lock again and again, which costs more than the rows.
+        """
+        async with contextlib.nullcontext() if self._is_slow else self._quick:
+            outcomes = await self.in_thread(partial(self._checked, rows))
+        self._is_slow = len(outcomes) < len(rows)
+        return outcomes
+
+    def _checked(self, rows: Sequence[_Here]) -> list[Outcome]:
+        until_s = time.monotonic() + _LOT_S
+        outcomes: list[Outcome] = []
+        for row in rows:
+            outcomes.append(self._check_here(row))
+            if time.monotonic() > until_s:
+                break
+        return outcomes
+
+    def _check_here(self, row: _Here) -> Outcome:
+        if isinstance(row, RowError):
+            return Outcome.of_error(row)
+        try:
+            clip = self._admit(looking.look_local(row, self._scratch, named=self._named))
+        except RowError as error:
+            return Outcome.of_error(error)
+        if clip.is_cut:
+            self._remove([clip.path])
+        return Outcome.of_clip(clip)
 
     async def _web_client(self) -> httpx.AsyncClient:
         import httpx
@@ -175,14 +220,46 @@ async def check_all(
     measured = request.embed is not None
     outcomes = Outcomes(len(cells), measured=measured)
 
-    async def check(position: int) -> Outcome:
-        outcome = await inspector.check(cells[position])
+    def end(position: int, outcome: Outcome) -> None:
         outcomes.end(position, outcome)
-        return outcome
+        tally.ended(position, outcome.state, outcome.error_code, outcome.error)
 
-    inspector = Inspector(request, passes_on=lambda _: not measured, sign=sign, threads=threads)
-    await side_by_side(len(cells), inspector, check, tally)
+    async def check(rows: _Lot | _Row) -> None:
+        if isinstance(rows, tuple):
+            position, source = rows
+            tally.step(position, "checking")
+            end(position, await inspector.check(source))
+            return
+        for position, _ in rows:
+            tally.step(position, "checking")
+        while rows:
+            ended = await inspector.check_lot([source for _, source in rows])
+            for (position, _), outcome in zip(rows, ended, strict=False):
+                end(position, outcome)
+            rows = rows[len(ended) :]
+
+    inspector = Inspector(request, passes_on=lambda _: not measured, sign=sign, threads=threads, named=False)
+    await _each(_lots(cells, inspector), inspector, check, tally)
     return outcomes
+
+
+def _lots(cells: Sequence[object], inspector: Inspector) -> Iterator[_Lot | _Row]:
+    """All rows with their positions: files, and what is no audio at all, by the dozen, others alone."""
+    lot: list[tuple[int, _Here]] = []
+    for position, cell in enumerate(cells):
+        try:
+            source: sources.Source | RowError = inspector.parse(cell)
+        except RowError as error:
+            source = error
+        if isinstance(source, (sources.PathSource, RowError)):
+            lot.append((position, source))
+        else:
+            yield position, source
+        if len(lot) == _MOST_IN_LOT:
+            yield lot
+            lot = []
+    if lot:
+        yield lot
 
 
 async def side_by_side(
@@ -190,16 +267,24 @@ async def side_by_side(
 ) -> None:
     """Look at every row, given by its position, with an inspector that is open meanwhile; tell the tally."""
 
-    async def work() -> None:
-        for position in positions:
-            tally.step(position, "checking")
-            outcome = await look(position)
-            tally.ended(position, outcome.state, outcome.error_code, outcome.error)
+    async def look_and_tell(position: int) -> None:
+        tally.step(position, "checking")
+        outcome = await look(position)
+        tally.ended(position, outcome.state, outcome.error_code, outcome.error)
 
-    positions = iter(range(n_rows))
+    await _each(iter(range(n_rows)), inspector, look_and_tell, tally)
+
+
+async def _each(
+    items: Iterator[T], inspector: Inspector, work: Callable[[T], Awaitable[None]], tally: Tally
+) -> None:
+    async def work_on() -> None:
+        for item in items:
+            await work(item)
+
     try:
         async with inspector, asyncio.TaskGroup() as group:
-            for _ in range(min(_WORKERS, n_rows)):
-                group.create_task(work())
+            for _ in range(min(_WORKERS, tally.n_rows)):
+                group.create_task(work_on())
     finally:
         tally.end()

@@ -84,18 +84,40 @@ class Outcome:
     @classmethod
     def of_clip(cls, clip: Clip) -> Outcome:
         """A row whose clip would be admitted."""
-        return cls("ok", facts=clip.facts, n_bytes=clip.n_bytes).with_clip(clip)
+        return cls(
+            "ok",
+            warning=clip.warning,
+            duration_s=clip.duration_s,
+            facts=clip.facts,
+            n_bytes=clip.n_bytes,
+            **_measured(clip),
+        )
 
     def with_clip(self, clip: Clip) -> Outcome:
         """The same, with what is known of its clip."""
-        told = [sentence for sentence in (clip.warning, self.warning) if sentence]
-        measured: dict[str, Any] = {name: getattr(clip.quality, name, None) for name in MEASURES}
-        return replace(self, warning=" ".join(told) or None, duration_s=clip.duration_s, **measured)
+        told = " ".join(sentence for sentence in (clip.warning, self.warning) if sentence)
+        return replace(self, warning=told or None, duration_s=clip.duration_s, **_measured(clip))
+
+    def without_packed(self) -> Outcome:
+        """What many rows have in common: without what `Outcomes` packs."""
+        return Outcome(  # in half the time that `replace` takes
+            self.status,
+            error_code=self.error_code,
+            error=self.error,
+            warning=self.warning,
+            source=self.source,
+            facts=self.facts,
+            n_bytes=self.n_bytes,
+        )
 
     @property
     def state(self) -> str:
         """The tally's name for the status."""
         return "reused" if self.source == "reused" else self.status
+
+
+def _measured(clip: Clip) -> dict[str, Any]:
+    return {} if clip.quality is None else {name: getattr(clip.quality, name) for name in MEASURES}
 
 
 class Outcomes(Mapping[int, Outcome]):
@@ -124,7 +146,6 @@ class Outcomes(Mapping[int, Outcome]):
         self, n_rows: int, ended: Iterable[tuple[int, Outcome]] = (), *, measured: bool = False
     ) -> None:
         self._names = (*_PACKED, *(MEASURES if measured else ()))
-        self._nothing: dict[str, Any] = dict.fromkeys(self._names)
         self._rests: list[Outcome | None] = [None] * n_rows
         self._kinds: dict[Outcome, Outcome] = {}
         sizes = [min(_BLOCK, n_rows - start) for start in range(0, max(n_rows, 1), _BLOCK)]
@@ -138,7 +159,7 @@ class Outcomes(Mapping[int, Outcome]):
     def end(self, position: int, outcome: Outcome) -> None:
         """Keep how a row has ended; once for each."""
         number, place = divmod(position, _BLOCK)
-        rest = replace(outcome, **self._nothing)
+        rest = outcome.without_packed()
         with self._lock:
             self._rests[position] = self._kinds.setdefault(rest, rest)
             for name, values in self._blocks[number].items():

@@ -114,7 +114,7 @@ async def _look(inspector: Inspector, cell: object, request: Request, service: S
     try:
         source = inspector.parse(cell)
         if isinstance(source, MediaSource):
-            return Looked(await inspector.check(cell), key_of(source.key))
+            return Looked(await inspector.check(source), key_of(source.key))
         async with inspector.clip(source) as clip:
             outcome, key = Outcome.of_clip(clip), key_of(clip.digest)
             if clip.url is not None or service.sees_files:

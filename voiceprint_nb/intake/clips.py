@@ -41,7 +41,7 @@ class Clip:
     n_bytes : int
         Its size.
     digest : str
-        64 hex digits that name its content, and the stretch if it was cut.
+        64 hex digits that name its content, and the stretch if it was cut; empty if no name was wanted.
     facts : AudioFacts
         Of the original file.
     duration_s : float
@@ -74,7 +74,7 @@ class Clip:
         return self.file
 
 
-def admit(file: LocalFile, *, fit: Fit, scratch: Path) -> Clip:
+def admit(file: LocalFile, *, fit: Fit, scratch: Path, named: bool = True) -> Clip:
     """Check a file against the limits: 30 s, 100 MiB, readable to its end, audible.
 
     Parameters
@@ -85,6 +85,8 @@ def admit(file: LocalFile, *, fit: Fit, scratch: Path) -> Clip:
         For longer audio: refuse it, take the most speech-rich 30 s, or the first 30 s.
     scratch : Path
         Folder for a cut clip.
+    named : bool
+        Whether the clip's digest is of use, for which its file is read to the end.
 
     Raises
     ------
@@ -106,9 +108,8 @@ def admit(file: LocalFile, *, fit: Fit, scratch: Path) -> Clip:
     except RowError as error:
         error.facts = facts
         raise
-    return Clip(
-        file.path, file.n_bytes, file.sha256 or digest_of(file.path), facts, facts.duration_s, _warning(facts)
-    )
+    digest = file.sha256 or (digest_of(file.path) if named else "")
+    return Clip(file.path, file.n_bytes, digest, facts, facts.duration_s, _warning(facts))
 
 
 def admit_remote(file: RemoteFile) -> Clip:

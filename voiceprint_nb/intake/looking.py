@@ -33,8 +33,8 @@ class LocalFile:
     n_bytes : int
         How many.
     sha256 : str or None
-        Digest of the content, 64 hex digits; None for files over the size limit, which are not read
-        through before it is known that a stretch of them will be used.
+        Digest of the content, 64 hex digits; None of files that were not read through: those over the size
+        limit, of which a stretch may be used, and those of a mere check.
     """
 
     path: Path = field(repr=False)
@@ -61,8 +61,17 @@ class RemoteFile:
     facts: audio.AudioFacts
 
 
-def look_local(source: Lookable, scratch: Path) -> LocalFile:
+def look_local(source: Lookable, scratch: Path, *, named: bool = True) -> LocalFile:
     """Find a file's size and digest; what is in memory is written to the scratch folder first.
+
+    Parameters
+    ----------
+    source : PathSource, BytesSource, FileSource or SamplesSource
+        What the cell holds.
+    scratch : Path
+        Folder for new files.
+    named : bool
+        Whether the digest is of use.
 
     Raises
     ------
@@ -71,7 +80,7 @@ def look_local(source: Lookable, scratch: Path) -> LocalFile:
     """
     match source:
         case PathSource(path):
-            return _look_at_path(path)
+            return _look_at_path(path, named=named)
         case BytesSource(data):
             return _write(data, hashlib.sha256(data).hexdigest(), scratch)
         case FileSource(file):
@@ -109,7 +118,7 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _look_at_path(path: Path) -> LocalFile:
+def _look_at_path(path: Path, *, named: bool) -> LocalFile:
     try:
         facts = path.stat()
         if stat.S_ISDIR(facts.st_mode):
@@ -120,6 +129,8 @@ def _look_at_path(path: Path) -> LocalFile:
             raise RowError("empty_file", f"{path.name!r} has no bytes: record, copy or download it again.")
         if facts.st_size > contract.MAX_BYTES:
             path.open("rb").close()
+            return LocalFile(path, facts.st_size, None)
+        if not named:
             return LocalFile(path, facts.st_size, None)
         return LocalFile(path, facts.st_size, digest_of(path))
     except PermissionError as error:

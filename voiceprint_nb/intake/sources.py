@@ -232,10 +232,12 @@ def _parse_file(cell: Any) -> Source:
 
 
 def _resolved(text: str | bytes, bases: Sequence[Path]) -> Path:
-    path = Path(os.fsdecode(text))
-    with suppress(UnicodeEncodeError):  # half a character is in nobody's name
-        path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for unknown users
-    if path.is_absolute() or not bases:
+    name = os.fsdecode(text)
+    if name.startswith("~"):
+        with suppress(UnicodeEncodeError):  # half a character is in nobody's name
+            name = os.path.expanduser(name)  # noqa: PTH111 - Path's raises for unknown users
+    path = Path(name)
+    if os.path.isabs(name) or not bases:  # noqa: PTH117 - as Path's, in half the time
         return path
     candidates = [base / path for base in bases]
     found = (candidate for candidate in candidates if os.path.exists(candidate))  # noqa: PTH110 - never raises
