@@ -124,11 +124,14 @@ def test_what_was_decided_by_is_kept_for_each_prefix(
         "by": "given",
         "threshold": 0.8,
         "unknown_below": 0.8,
+        "remark": None,
         "scoring": "centroid",
         "people": 20,
     }
     assert told["m_"]["by"] == "calibration"
-    assert told["m_"]["false_name_rate"] == 0.05
+    assert told["m_"]["false_name_rate"] == 0.05 > told["m_"]["supported_false_name_rate"] > 0
+    low, high = told["m_"]["threshold_interval"]
+    assert low < told["m_"]["threshold"] < high
     clusters = out.attrs["voiceprint_nb_cluster"]
     assert [clusters[prefix]["threshold"] for prefix in ("vp_", "c_")] == [0.6, 0.7]
     out.to_parquet(tmp_path / "out.parquet")
@@ -153,7 +156,18 @@ def test_what_cannot_be_told_is_refused(
         "identify endpoint": lambda: vp.match(known.assign(voiceprint=HOSTED), library, threshold=0.8),
         "no voiceprint": lambda: vp.match(known.assign(voiceprint=None), library, threshold=0.8),
         "library is empty": lambda: vp.match(known, vp.Library(), threshold=0.8),
-        "false_name_rate": lambda: vp.match(known, library, calibration=calibration, false_name_rate=2),
+        "false_name_rate lies": lambda: vp.match(known, library, calibration=calibration, false_name_rate=2),
+        "false_name_rate is a number .* not a str": lambda: vp.match(
+            known, library, threshold=0.8, false_name_rate="0.01"
+        ),
+        "A threshold is a number, not a str": lambda: vp.match(known, library, threshold="0.8"),
+        "not by a DataFrame: Library.from_frame": lambda: vp.match(known, known, threshold=0.8),
+        "not by a NoneType: Library.from_frame": lambda: vp.match(known, None, threshold=0.8),
+        "not by a str: Library.load": lambda: vp.match(known, "people.json", threshold=0.8),
+        "or voiceprints, not a int": lambda: vp.match(5, library, threshold=0.8),
+        "reach 0.80 against one clip": lambda: vp.verify(known["voiceprint"][0], known["voiceprint"][1]),
+        "each enrolled person is one more claim": lambda: vp.match(known, library),
+        "pairs of clips of two speakers": lambda: vp.cluster(known),
         "unknown_prior": lambda: vp.match(known, library, calibration=calibration, unknown_prior=0),
         "of different models": lambda: vp.verify(
             known["voiceprint"][0], other["voiceprint"][0], threshold=0.5
@@ -168,7 +182,7 @@ def test_what_cannot_be_told_is_refused(
         "between 0 and 1": lambda: vp.verify(
             known["voiceprint"][0], known["voiceprint"][1], calibration=calibration, false_accept_rate=0
         ),
-        "only one speaker": lambda: vp.calibrate(known.assign(speaker="one")),
+        "only one speaker|another speaker": lambda: vp.calibrate(known.assign(speaker="one")),
     }.items():
         with pytest.raises(vp.UsageError, match=words), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -181,13 +195,16 @@ def test_a_calibration_that_does_not_fit_is_told(
     pairs = vp.calibrate(frame_of(60, 6, seed=1))
     with pytest.warns(UserWarning, match="pass enrolled=3"):
         vp.match(known, library, calibration=pairs)
-    with pytest.warns(UserWarning, match="Calibrate with more speakers"):
-        vp.match(known, library, calibration=calibration, false_name_rate=1e-5)
     with pytest.warns(UserWarning) as told:
-        vp.match(known, library, calibration=calibration)
+        out = vp.match(known, library, calibration=calibration)
     assert [str(one.message) for one in told] == [
-        "The threshold for 0.0005 rests on 11 of 21240 false claims: 30 would make it firm."
+        "0.01 false names among 20 people: The threshold for 0.0005 rests on 11 of 21240 false claims: "
+        "30 would make it firm."
     ]
+    assert out.attrs["voiceprint_nb_match"]["vp_"]["remark"] == str(told[0].message)
+    with pytest.warns(UserWarning, match="Calibrate with more speakers"):
+        vp.verify(known["voiceprint"][0], known["voiceprint"][:3], calibration=calibration,
+                  false_accept_rate=1e-5)  # fmt: skip
     own = known["voiceprint"][known.speaker.eq("s2-0")].tolist()
     with pytest.warns(UserWarning) as told:
         vp.verify(own[0], own[1], calibration=calibration)
@@ -198,6 +215,71 @@ def test_a_calibration_that_does_not_fit_is_told(
         "The calibration is for people of 1 clip, the person's are ",
         "The threshold for 0.001 rests on 21 of 21240 false claims:",
     ]
+
+
+def test_a_calibration_that_is_too_small_gives_no_names(
+    known: pd.DataFrame, library: vp.Library, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the speakers are few
+        small = vp.calibrate(frame_of(6, 8, seed=1), enrolled=3)
+    with pytest.warns(UserWarning, match="No row gets a name") as told:
+        out = vp.match(known, library, calibration=small)
+    assert len(told) == 1
+    assert str(told[0].message) == (
+        "No row gets a name: asked for 0.01 false names, but with 20 people this calibration (6 speakers, "
+        "240 false claims) supports rates from 0.191 on. Calibrate with more speakers, ask for "
+        "false_name_rate=0.191, or give a threshold of your own."
+    )
+    assert out.vp_label.isna().all()
+    assert out.vp_decision.eq("unsure").mean() > 0.9
+    assert set(out.vp_decision) <= {"unsure", "unknown"}
+    kept = out.attrs["voiceprint_nb_match"]["vp_"]
+    assert (kept["false_name_rate"], kept["gives_names"], kept["threshold"]) == (0.01, False, None)
+    assert kept["supported_false_name_rate"] == pytest.approx(0.191, abs=1e-3)
+    assert kept["remark"] == str(told[0].message)
+    assert vp.report(out.assign(vp_status="succeeded"), tmp_path / "report.html").exists()
+    with pytest.warns(UserWarning, match="rests on"):
+        asked = vp.match(known, library, calibration=small, false_name_rate=0.191)
+    assert asked.vp_decision.eq("match").mean() > 0.5
+    with pytest.warns(UserWarning, match=r"1 person this .* supports rates from 0.01 on"):
+        vp.match(known, vp.Library.from_frame(known[:3]), calibration=small, false_name_rate=0.005)
+    with pytest.warns(UserWarning, match=r"supports no rate\. Calibrate with more speakers, or give"):
+        vp.match(known, vp.Library.from_frame(frame_of(130, 2, seed=3)), calibration=small)
+
+
+def test_many_clips_of_few_speakers_are_no_large_calibration(
+    known: pd.DataFrame, library: vp.Library
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the speakers are few
+        few = vp.calibrate(frame_of(4, 60, seed=1), enrolled=3)
+    assert 0.05 * few.n_impostor > 2.3 * 20 / 2
+    with pytest.warns(UserWarning, match="No row gets a name"):
+        assert vp.match(known, library, calibration=few, false_name_rate=0.3).vp_label.isna().all()
+
+
+def test_a_threshold_beside_a_calibration_is_told_what_it_does(
+    calibration: vp.Calibration, known: pd.DataFrame, library: vp.Library
+) -> None:
+    share = float((calibration.trials.impostor >= 0.4).mean())
+    with pytest.warns(UserWarning, match=f"up to {share * 20:.2g} of strangers' clips get a name"):
+        out = vp.match(known, library, calibration=calibration, threshold=0.4, false_name_rate=0.05)
+    assert (out.vp_decision.eq("match") == (out.vp_score >= 0.4)).all()
+    assert out.vp_probability.notna().all()
+    assert "false_name_rate=0.05 or not" in out.attrs["voiceprint_nb_match"]["vp_"]["remark"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vp.match(known, library, calibration=calibration, threshold=0.95)
+
+
+def test_voiceprints_themselves_are_matched(known: pd.DataFrame, library: vp.Library) -> None:
+    whole = vp.match(known, library, threshold=0.8)
+    own = known["voiceprint"].tolist()
+    assert vp.match(own, library, threshold=0.8).vp_label.tolist() == whole.vp_label.tolist()
+    one = vp.match(vp.Voiceprint(own[0], 3.0), library, threshold=0.8)
+    assert one.vp_nearest.tolist() == ["s2-0"]
+    assert len(vp.cluster(own[:8], threshold=0.5).vp_cluster) == 8
 
 
 def test_one_claim_against_one_person(calibration: vp.Calibration, known: pd.DataFrame) -> None:

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from voiceprint_nb.analysis.prints import Prints, prints_of, voiceprint_column
+from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook.frames import without_taken
+from voiceprint_nb.notebook.voiceprint import Voiceprint
 
 
 def asked(
-    data: pd.DataFrame | pd.Series, names: Mapping[str, str], *, overwrite: bool
+    data: pd.DataFrame | pd.Series | Iterable[Voiceprint | str], names: Mapping[str, str], *, overwrite: bool
 ) -> tuple[pd.DataFrame, Prints]:
     """The frame without columns of these names, and its voiceprints.
 
     Raises
     ------
     UsageError
-        Columns that are taken, or no prints that can be compared.
+        No table, column or list, columns that are taken, or no prints that can be compared.
     """
-    frame = data.to_frame("voiceprint") if isinstance(data, pd.Series) else data
+    frame = _frame_of(data)
     frame = without_taken(frame, voiceprint_column(frame), names, overwrite=overwrite)
     return frame, prints_of(frame)
+
+
+def _frame_of(data: pd.DataFrame | pd.Series | Iterable[Voiceprint | str]) -> pd.DataFrame:
+    if isinstance(data, pd.DataFrame):
+        return data
+    if isinstance(data, pd.Series):
+        return data.to_frame("voiceprint")
+    if isinstance(data, (str, Voiceprint)):
+        data = [data]
+    if not isinstance(data, Iterable):
+        raise UsageError(
+            f"Pass a result of voiceprints(), its column or voiceprints, not a {type(data).__name__}."
+        )
+    return pd.DataFrame({"voiceprint": [getattr(cell, "text", cell) for cell in data]}, dtype=object)
 
 
 def answered(

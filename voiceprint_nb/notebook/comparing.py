@@ -17,7 +17,7 @@ from voiceprint_nb.analysis.trials import Scoring, evenly, make_trials
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.notebook.answers import answered, asked
 from voiceprint_nb.notebook.frames import DEFAULT_PREFIX
-from voiceprint_nb.notebook.thresholds import NO_THRESHOLD, checked, cohort_of, threshold_for, warn
+from voiceprint_nb.notebook.thresholds import NO_THRESHOLD_TO_GROUP, checked, cohort_of, threshold_for, warn
 from voiceprint_nb.notebook.voiceprint import Voiceprint
 
 
@@ -146,7 +146,7 @@ def calibrate(
 
 
 def cluster(
-    data: pd.DataFrame | pd.Series,
+    data: pd.DataFrame | pd.Series | Iterable[Voiceprint | str],
     *,
     calibration: Calibration | None = None,
     false_accept_rate: float = 0.01,
@@ -161,8 +161,9 @@ def cluster(
 
     Parameters
     ----------
-    data : DataFrame or Series
-        A result of `voiceprints`, or its column; at most 20,000 prints, as each meets each other.
+    data : DataFrame, Series or sequence
+        A result of `voiceprints`, its column, or voiceprints themselves; at most 20,000 prints, as each meets
+        each other.
     calibration : Calibration, optional
         Of clip against clip (``enrolled=1``): gives the threshold for ``false_accept_rate``.
     false_accept_rate : float
@@ -202,7 +203,7 @@ def cluster(
     if threshold is not None:
         threshold, told = checked(threshold), {"by": "given"}
     elif calibration is None:
-        raise UsageError(NO_THRESHOLD)
+        raise UsageError(NO_THRESHOLD_TO_GROUP)
     else:
         if calibration.model != prints.model or calibration.enrolled != 1:
             raise UsageError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +23,15 @@ from voiceprint_nb.notebook import dask_frames
 from voiceprint_nb.notebook.answers import answered, asked
 from voiceprint_nb.notebook.frames import DEFAULT_PREFIX, is_dask
 from voiceprint_nb.notebook.thresholds import (
-    NO_THRESHOLD,
+    NO_THRESHOLD_TO_NAME,
+    NO_THRESHOLD_TO_VERIFY,
+    check_share,
     checked,
     cohort_of,
     refuse_other_scores,
     remark_on_clips,
     scoring_of,
+    supported_rate,
     threshold_for,
     warn,
 )
@@ -38,7 +43,7 @@ _CONFIDENCE = 0.9  # that other speakers than the calibration's keep the rate as
 
 
 def match(
-    data: pd.DataFrame | pd.Series,
+    data: pd.DataFrame | pd.Series | Iterable[Voiceprint | str],
     library: Library,
     *,
     calibration: Calibration | None = None,
@@ -55,15 +60,20 @@ def match(
 
     A clip of somebody who is not enrolled is most like somebody, too. So a name is only given at a score
     that such clips reach in at most ``false_name_rate`` of cases: the calibration's threshold for that rate
-    divided by the number of people, as each of them is a chance to be wrong (Bonferroni), so high that about
-    nine in ten draws of other speakers like the calibration's keep the rate (83 to 98 % in simulations with
-    30 to 200 speakers). Below a score that true claims reach in 99 % of cases, the answer is ``unknown``;
-    between the two, ``unsure``.
+    divided by the number of people, as each of them is a chance to be wrong (Bonferroni), at the upper end
+    of an interval that is to hold for nine in ten draws of speakers like the calibration's. Below a score
+    that true claims reach in 99 % of cases, the answer is ``unknown``; between the two, ``unsure``.
+
+    A small calibration cannot tell that score. The lowest rate that it supports is about 2.3 times the number
+    of people, divided by its number of false claims (no more than ten of one speaker against one person are
+    counted): were that many strangers named, nine in ten calibrations would have seen a score so high. Asked
+    for less, no row gets a name, and a warning says which rate is supported: calibrate with more speakers,
+    ask for that rate, or give a threshold.
 
     Parameters
     ----------
-    data : DataFrame or Series
-        A result of `voiceprints`, or its column. A Dask DataFrame gives a lazy one.
+    data : DataFrame, Series or sequence
+        A result of `voiceprints`, its column, or voiceprints themselves. A Dask DataFrame gives a lazy one.
     library : Library
         Who is enrolled.
     calibration : Calibration, optional
@@ -72,7 +82,8 @@ def match(
         Share of clips of unknown people that may get a name, in (0, 1).
     threshold, unknown_below : float, optional
         Scores of your own instead: a name from the first on, ``unknown`` below the second (by default the
-        first: nothing is unsure).
+        first: nothing is unsure). A calibration beside it gives probabilities, and a warning if strangers
+        would be named more often than ``false_name_rate``.
     scoring : {"centroid", "best"}, optional
         By default that of the calibration, else the mean direction of a person's prints.
     unknown_prior : float
@@ -92,21 +103,25 @@ def match(
         ``vp_score`` (the cosine; with a cohort no cosine, but standard deviations above it), ``vp_margin``
         (to the next person; missing with one person), ``vp_decision`` (``match``, ``unsure``, ``unknown``;
         missing without a print) and ``vp_probability`` (of being the nearest person; missing without a
-        calibration). What was decided by is in ``attrs["voiceprint_nb_match"][prefix]``.
+        calibration). ``attrs["voiceprint_nb_match"][prefix]`` has what was decided ``by`` (``calibration`` or
+        ``given``): ``threshold`` (None where no name is given), ``unknown_below``, ``scoring``, ``people``;
+        of a calibration also ``threshold_interval``, ``false_name_rate`` (as asked),
+        ``supported_false_name_rate``, ``gives_names`` and ``remark``.
 
     Raises
     ------
     UsageError
-        Neither calibration nor threshold, prints that cannot be compared with the library's, a calibration
+        Neither calibration nor threshold, no library, prints that cannot be compared with its, a calibration
         for another model, scoring or cohort, a cohort that is too small or has prints of the clips or the
         library, or columns that are taken.
 
     Warns
     -----
     UserWarning
-        The calibration has too few false claims for this rate and so many people, or is for one clip a person
-        where there are several, or the other way.
+        The calibration has too few false claims for this rate and so many people, a given threshold lets more
+        strangers pass, or the calibration is for one clip a person where there are several, or the other way.
     """
+    _refuse_no_library(library)
     if is_dask(data):
         return dask_frames.match(
             data,
@@ -128,17 +143,20 @@ def match(
     others = cohort_of(cohort, prints.model, [*prints.texts, *library.voiceprints])
     refuse_other_scores(calibration, others)
     scoring = scoring_of(scoring, calibration)
+    check_share("false_name_rate", false_name_rate)
+    check_share("unknown_prior", unknown_prior)
     if threshold is not None:
         accept, reject, told = _given(threshold, unknown_below, others)
+        told["remark"] = _remark_on_given(accept, calibration, false_name_rate, len(library))
         warn(None if others is None else others.remark)
     elif calibration is None:
-        raise UsageError(NO_THRESHOLD)
+        raise UsageError(NO_THRESHOLD_TO_NAME)
     else:
-        accept, reject, told, remark = _calibrated(
-            library, calibration, false_name_rate, unknown_below, others
-        )
+        accept, reject, told = _calibrated(calibration, false_name_rate, len(library), unknown_below, others)
+    warn(told["remark"])
+    if calibration is not None:
         n_prints = library.people["n_prints"].median()
-        warn(remark, remark_on_clips(calibration, n_prints, "most of the library's people are"))
+        warn(remark_on_clips(calibration, n_prints, "most of the library's people are"))
     line = (calibration.slope, calibration.intercept) if calibration else None
     found = nearest_people(prints.embeddings, people, scoring=scoring, line=line, cohort=others)
     score = found.score[:, 0].astype(np.float64)
@@ -241,7 +259,7 @@ def verify(
         threshold = checked(threshold, nobody)
         warn(None if nobody is None else nobody.remark)
     elif calibration is None:
-        raise UsageError(NO_THRESHOLD)
+        raise UsageError(NO_THRESHOLD_TO_VERIFY)
     else:
         estimate, remark = threshold_for(calibration, false_accept_rate)
         threshold = estimate.value
@@ -264,34 +282,75 @@ def _given(
     return accept, reject, {"by": "given", "threshold": accept, "unknown_below": reject}
 
 
+def _remark_on_given(
+    threshold: float, calibration: Calibration | None, false_name_rate: float, n_people: int
+) -> str | None:
+    """That a threshold lets more strangers pass than were asked for; None if not, or if nobody can tell."""
+    if calibration is None:
+        return None
+    share = float((calibration.trials.impostor >= threshold).mean())
+    if share * n_people <= false_name_rate:
+        return None
+    return (
+        f"The given threshold={threshold:.3g} is reached by {share:.2g} of the calibration's false claims: "
+        f"with {_people(n_people)} up to {min(1.0, share * n_people):.2g} of strangers' clips get a name, "
+        f"false_name_rate={false_name_rate:.2g} or not. Without threshold= the calibration decides."
+    )
+
+
 def _calibrated(
-    library: Library,
     calibration: Calibration,
     false_name_rate: float,
+    n_people: int,
     unknown_below: float | None,
     cohort: Cohort | None,
-) -> tuple[float, float, dict[str, Any], str | None]:
-    """Likewise, for a rate of strangers that get a name, and what is to be said of it."""
-    if not 0 < false_name_rate < 1:
-        raise UsageError(f"false_name_rate lies between 0 and 1, not at {false_name_rate}.")
-    estimate, remark = threshold_for(calibration, false_name_rate / len(library))
-    accept = estimate.with_confidence(_CONFIDENCE)
+) -> tuple[float, float, dict[str, Any]]:
+    """Likewise, for a rate of strangers that get a name."""
+    supported = n_people * supported_rate(calibration, _CONFIDENCE)
     reject = (
         calibration.lowest_genuine(_FALSE_REJECTS)
         if unknown_below is None
         else checked(unknown_below, cohort)
     )
-    told = {
+    told: dict[str, Any] = {
         "by": "calibration",
-        "threshold": accept,
-        "threshold_interval": [estimate.low, estimate.high],
-        "unknown_below": min(reject, accept),
         "false_name_rate": false_name_rate,
-        "supported_false_name_rate": min(1.0, len(library) / calibration.n_impostor),
-        "gives_names": True,
-        "remark": remark,
+        "supported_false_name_rate": min(1.0, supported),
+        "gives_names": false_name_rate >= supported,
     }
-    return accept, min(reject, accept), told, remark
+    if false_name_rate < supported:
+        told |= {"threshold": None, "threshold_interval": None, "unknown_below": reject}
+        remark = _too_few_claims(calibration, false_name_rate, n_people, supported)
+        return math.inf, reject, told | {"remark": remark}
+    estimate, rests_on = threshold_for(calibration, false_name_rate / n_people)
+    accept = estimate.with_confidence(_CONFIDENCE)
+    interval = [estimate.low, estimate.high] if math.isfinite(estimate.low) else None
+    told |= {"threshold": accept, "threshold_interval": interval, "unknown_below": min(reject, accept)}
+    asked = f"{false_name_rate:.2g} false names among {_people(n_people)}"
+    return accept, min(reject, accept), told | {"remark": rests_on and f"{asked}: {rests_on}"}
+
+
+def _too_few_claims(calibration: Calibration, false_name_rate: float, n_people: int, supported: float) -> str:
+    rate = math.ceil(supported * 1000) / 1000  # rounded up, so that it can be asked for
+    told, ask = "no rate", ""
+    if rate < 1:
+        told, ask = f"rates from {rate:.3g} on", f"ask for false_name_rate={rate:.3g}, "
+    return (
+        f"No row gets a name: asked for {false_name_rate:.2g} false names, but with {_people(n_people)} this "
+        f"calibration ({calibration.n_speakers} speakers, {calibration.n_impostor} false claims) supports "
+        f"{told}. Calibrate with more speakers, {ask}or give a threshold of your own."
+    )
+
+
+def _people(number: int) -> str:
+    return "1 person" if number == 1 else f"{number} people"
+
+
+def _refuse_no_library(library: Library) -> None:
+    if isinstance(library, Library):
+        return
+    way = "Library.load(path)" if isinstance(library, (str, Path)) else "Library.from_frame(out, label)"
+    raise UsageError(f"Who is enrolled is told by a Library, not by a {type(library).__name__}: {way}.")
 
 
 def _refuse_other_models(prints: Prints, library: Library, calibration: Calibration | None) -> None:
@@ -312,8 +371,6 @@ def _probability(
     unknown_prior: float,
 ) -> np.ndarray:
     """Of the nearest person, by Bayes' rule over all people and nobody, each person being equally likely."""
-    if not 0 < unknown_prior < 1:
-        raise UsageError(f"unknown_prior lies between 0 and 1, not at {unknown_prior}.")
     if calibration is None:
         return np.full(len(score), np.nan)
     known = np.log(1 - unknown_prior)

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from voiceprint_nb.analysis.calibration import Calibration, Estimate
+from voiceprint_nb.analysis.bootstrap import Estimate
+from voiceprint_nb.analysis.calibration import Calibration
+from voiceprint_nb.analysis.names import quoted
 from voiceprint_nb.analysis.normalising import Cohort
-from voiceprint_nb.analysis.prints import Prints, prints_of
+from voiceprint_nb.analysis.prints import Prints, labels_of, prints_of
 from voiceprint_nb.analysis.trials import Scoring, check_scoring
 from voiceprint_nb.errors import UsageError
 
-NO_THRESHOLD = (
+_CALIBRATE = (
     "Which score is enough depends on your recordings: pass calibration=calibrate(out, label=...) of some "
-    "that you know, or a threshold= of your own (for the default model, 0.83 against three clips of a person "
-    "lets about 1 % of false claims pass on the speech that it was tried on)."
+    "whose speaker you know, or a threshold= of your own"
 )
+NO_THRESHOLD_TO_NAME = (
+    f"{_CALIBRATE}. A share of false claims is not that of strangers who get a name: each enrolled person is "
+    "one more claim, so a score that one in a hundred passes names up to every fifth stranger among 20."
+)
+NO_THRESHOLD_TO_VERIFY = (
+    f"{_CALIBRATE} (on the speech that the default model was tried on, recorded alike, 1 % of false claims "
+    "reach 0.80 against one clip of a person, and 0.83 against three)."
+)
+NO_THRESHOLD_TO_GROUP = (
+    f"{_CALIBRATE} (on the speech that the default model was tried on, recorded alike, 1 % of the pairs of "
+    "clips of two speakers reach 0.80)."
+)
+_ALIKE = 10  # claims of one speaker against one person: more say hardly more
 
 
 def warn(*remarks: str | None) -> None:
@@ -31,11 +47,34 @@ def warn(*remarks: str | None) -> None:
 
 def checked(threshold: float, cohort: Cohort | None = None) -> float:
     """A threshold as given; raises `UsageError` for one that no score can be."""
+    if not isinstance(threshold, Real):
+        raise UsageError(f"A threshold is a number, not a {type(threshold).__name__}.")
     if cohort is None and not -1 <= threshold <= 1:  # nor NaN
         raise UsageError(f"A threshold is a cosine, from -1 to 1, not {threshold}.")
     if not math.isfinite(threshold):
         raise UsageError(f"A threshold is a number, not {threshold}.")
     return float(threshold)
+
+
+def check_share(name: str, share: float) -> None:
+    """Raise `UsageError` for what is no number in (0, 1)."""
+    if not isinstance(share, Real):
+        raise UsageError(f"{name} is a number between 0 and 1, not a {type(share).__name__}.")
+    if not 0 < share < 1:
+        raise UsageError(f"{name} lies between 0 and 1, not at {share}.")
+
+
+def supported_rate(calibration: Calibration, confidence: float) -> float:
+    """The lowest rate of false claims for which a calibration can give a threshold, with this confidence.
+
+    With n false claims seen, a score above all of them is passed by more than this share of others with
+    probability ``1 - confidence``: ``(1 - share) ** n``. For 0.9 that is about 2.3 / n. Claims of one speaker
+    against one person are alike, so no more than ten of each are counted.
+    """
+    trials = calibration.trials.where(~calibration.trials.is_genuine)
+    n_speakers = int(max(trials.speaker.max(), trials.person.max())) + 1
+    alike = np.bincount(trials.speaker * n_speakers + trials.person)
+    return float(1 - (1 - confidence) ** (1 / np.minimum(alike, _ALIKE).sum()))
 
 
 def threshold_for(calibration: Calibration, rate: float) -> tuple[Estimate, str | None]:
@@ -46,8 +85,7 @@ def threshold_for(calibration: Calibration, rate: float) -> tuple[Estimate, str 
     UsageError
         A rate outside (0, 1).
     """
-    if not 0 < rate < 1:
-        raise UsageError(f"A rate of false claims lies between 0 and 1, not at {rate}.")
+    check_share("A rate of false claims", rate)
     least = 1 / calibration.n_impostor
     if rate >= least * (1 - 1e-9):
         return calibration.threshold(max(rate, least)), calibration.remark_on(rate)
@@ -84,7 +122,12 @@ def scoring_of(scoring: Scoring | None, calibration: Calibration | None) -> Scor
 
 
 def cohort_of(
-    data: pd.DataFrame | pd.Series | Iterable[Any] | None, model: str, texts: Iterable[str]
+    data: pd.DataFrame | pd.Series | Iterable[Any] | None,
+    model: str,
+    texts: Iterable[str],
+    *,
+    label: Hashable | None = None,
+    names: Iterable[str] = (),
 ) -> Cohort | None:
     """A cohort of voiceprints, equal ones once.
 
@@ -96,11 +139,15 @@ def cohort_of(
         Fingerprint of the model that made the voiceprints in question.
     texts : iterable of str
         Those.
+    label : hashable, optional
+        Column that says who speaks, of a frame that has it.
+    names : iterable of str
+        The people in question.
 
     Raises
     ------
     UsageError
-        Prints of another model, too few, or some of those in question.
+        Prints of another model, too few, some of those in question, or people in question.
     """
     if data is None:
         return None
@@ -112,6 +159,13 @@ def cohort_of(
             f"{n_shared} of the cohort's voiceprints are in question here, too: a cohort is of people who "
             "are neither enrolled nor expected."
         )
+    if isinstance(data, pd.DataFrame) and label is not None and label in data.columns:
+        shared = sorted(set(labels_of(data, label, found)) & set(names))
+        if shared:
+            raise UsageError(
+                f"{len(shared)} of the cohort's people have names of people in question ({quoted(shared[0])}): "
+                f"leave them out, or drop the cohort's column {quoted(label)} if they are others."
+            )
     first = {text: place for place, text in reversed(list(enumerate(found.texts)))}
     return Cohort(found.embeddings[sorted(first.values())])
 
