@@ -10,7 +10,8 @@ from voices import frame_of, prints, voices
 
 import voiceprint_nb as vp
 from voiceprint_nb.analysis import calibration as calibrating
-from voiceprint_nb.analysis import trials
+from voiceprint_nb.analysis import matching, trials
+from voiceprint_nb.notebook import comparing
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,12 +59,84 @@ def test_normalised_scores_are_told_from_cosines(known: pd.DataFrame) -> None:
         vp.cluster(known, calibration=made)
     for words, others in {
         "4 of the cohort's voiceprints are in question": pd.concat([cohort, labelled[:4]]),
-        "of 9 voiceprints": cohort[:9],
+        "10 different voiceprints to tell how scores spread, not 9": cohort[:9],
         "another model": cohort.assign(voiceprint=prints(voices(60, 1, noise=0.9)[0], model="cd" * 16)),
         "no voiceprint to compare": [],
     }.items():
         with pytest.raises(vp.UsageError, match=words):
             vp.calibrate(labelled, cohort=others)
+
+
+def test_a_cohort_of_the_same_people_is_refused() -> None:
+    """Other clips of the same people, which no equal print tells; without names nobody knows."""
+    everybody = frame_of(30, 4, seed=1)
+    labelled, rest = everybody[everybody.index % 4 < 2], everybody[everybody.index % 4 >= 2]
+    with pytest.raises(vp.UsageError, match=r"30 of the cohort's people have names .*'s1-0'"):
+        vp.calibrate(labelled, cohort=rest)
+    assert vp.calibrate(labelled, cohort=rest.drop(columns="speaker")).normalisation is not None
+
+
+def test_blank_and_mixed_labels_are_names_of_people() -> None:
+    labelled = frame_of(30, 4, seed=1)
+    numbers = labelled.index // 4
+    plain = vp.calibrate(labelled)
+    rows = pd.concat([labelled.assign(speaker=numbers), frame_of(8, 2, seed=9).assign(speaker=" ")])
+    mixed = rows.assign(speaker=[str(who) if n % 2 else who for n, who in enumerate(rows.speaker)])
+    for named in (rows, mixed, rows.assign(speaker=rows.speaker.replace(" ", None).astype(float))):
+        made = vp.calibrate(named)
+        assert (made.n_speakers, made.n_clips, made.eer.value) == (30, 120, plain.eer.value)
+    rooms = labelled.assign(room=[" " if who.endswith("9") else "a" for who in labelled.speaker])
+    assert vp.calibrate(rooms, within="room").n_clips == 27 * 4
+
+
+def test_advice_counts_the_clips_that_make_a_person() -> None:
+    with pytest.raises(vp.UsageError, match="at least 4 different ones of one speaker"):
+        vp.calibrate(frame_of(30, 3, seed=1), enrolled=3)
+    for enrolled in (2.5, 0, "3"):
+        with pytest.raises(vp.UsageError, match="one clip or more, not of enrolled="):
+            vp.calibrate(frame_of(30, 3, seed=1), enrolled=enrolled)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("block", [1, 1 << 24])
+def test_the_most_alike_are_those_of_the_matrix(
+    monkeypatch: pytest.MonkeyPatch, known: pd.DataFrame, block: int
+) -> None:
+    monkeypatch.setattr(matching, "_BLOCK_VALUES", block)
+    named = known.assign(clip=[f"c{n}" for n in range(len(known))])
+    matrix = vp.compare(named, label="clip")
+    found = vp.compare(named, label="clip", top=3)
+    assert list(found.columns) == ["row", "other", "score"] and len(found) == 3 * len(known)
+    for row, own in found.groupby("row", sort=False):
+        nearest = matrix.loc[row].drop(row).nlargest(3)
+        assert own.other.tolist() == nearest.index.tolist()
+        assert own.score.tolist() == pytest.approx(nearest.tolist(), abs=1e-6)
+    assert len(vp.compare(known[:3], top=99)) == 6
+    assert vp.compare(known[:1], top=5).empty
+    by_two = known.set_index(["speaker", known.index])
+    assert vp.compare(by_two, top=1).row[0] == ("s2-0", 0)
+    with pytest.raises(vp.UsageError, match="pass 1 or more"):
+        vp.compare(known, top=0)
+
+
+def test_a_matrix_that_is_too_large_names_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, known: pd.DataFrame
+) -> None:
+    monkeypatch.setattr(comparing, "_MOST_IN_MATRIX", 100)
+    with pytest.raises(vp.UsageError, match=r"matrix of 160 voiceprints .* pass top=10"):
+        vp.compare(known)
+    assert len(vp.compare(known, top=2)) == 320
+
+
+def test_rows_of_a_matrix_are_named_by_a_column_of_a_frame(known: pd.DataFrame) -> None:
+    assert vp.compare(known.assign(n=range(160)), label="n").columns.tolist() == list(range(160))
+    for words, refused in {
+        "pass the whole frame": lambda: vp.compare(known["voiceprint"], label="speaker"),
+        "A voiceprint is no name": lambda: vp.compare(known, label="voiceprint"),
+        "no column 'who'": lambda: vp.compare(known, label="who"),
+        "no column \\['speaker'\\]": lambda: vp.compare(known, label=["speaker"]),  # type: ignore[arg-type]
+    }.items():
+        with pytest.raises(vp.UsageError, match=words):
+            refused()
 
 
 def test_columns_that_are_no_labels_are_refused(known: pd.DataFrame) -> None:

@@ -110,6 +110,34 @@ def nearest_people(
     return Nearest(person, score if cohort is not None else np.clip(score, -1, 1), evidence)
 
 
+def nearest_others(prints: NDArray[np.float32], top: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Of each print, the others that are most like it.
+
+    Parameters
+    ----------
+    prints : (n, dimensions) float32
+        Unit vectors.
+    top : int
+        How many, at least 1; of fewer, all.
+
+    Returns
+    -------
+    others : (n, k) intp
+        Their positions, most similar first.
+    cosines : (n, k) float32
+        In [-1, 1].
+    """
+    n, top = len(prints), min(top, len(prints) - 1)
+    others, cosines = np.empty((n, top), np.intp), np.empty((n, top), np.float32)
+    step = max(1, _BLOCK_VALUES // n)
+    for begin in range(0, n if top else 0, step):
+        block = slice(begin, begin + step)
+        scores = prints[block] @ prints.T
+        scores[np.arange(len(scores)), np.arange(begin, begin + len(scores))] = -np.inf
+        others[block], cosines[block] = _highest(scores, top)
+    return others, np.clip(cosines, -1, 1)
+
+
 def _mean_ratio(scores: NDArray[np.float32], line: tuple[float, float]) -> NDArray[np.float64]:
     """Logarithm of the mean likelihood ratio of each row; the scores are used up."""
     scores *= np.float32(line[0])

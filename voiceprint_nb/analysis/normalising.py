@@ -86,8 +86,8 @@ class Cohort:
         """Refuse too few."""
         if len(self.prints) < _LEAST_PRINTS:
             raise UsageError(
-                f"A cohort of {len(self.prints)} voiceprints cannot tell how scores spread: pass those of "
-                f"{_LEAST_PRINTS} other people at least, and better of {_TOP}."
+                f"It takes {_LEAST_PRINTS} different voiceprints to tell how scores spread, not "
+                f"{len(self.prints)}: pass a cohort of more people, best of {_TOP}."
             )
 
     @property

@@ -11,7 +11,9 @@ import pandas as pd
 from voiceprint_nb.analysis import calibration as calibrating
 from voiceprint_nb.analysis import clustering
 from voiceprint_nb.analysis.calibration import Calibration
-from voiceprint_nb.analysis.prints import column_of, labels_of, prints_of
+from voiceprint_nb.analysis.matching import nearest_others
+from voiceprint_nb.analysis.names import quoted
+from voiceprint_nb.analysis.prints import Prints, column_of, labels_of, prints_of
 from voiceprint_nb.analysis.similarity import cosine_matrix
 from voiceprint_nb.analysis.trials import Scoring, evenly, make_trials
 from voiceprint_nb.errors import UsageError
@@ -20,11 +22,16 @@ from voiceprint_nb.notebook.frames import DEFAULT_PREFIX
 from voiceprint_nb.notebook.thresholds import NO_THRESHOLD_TO_GROUP, checked, cohort_of, threshold_for, warn
 from voiceprint_nb.notebook.voiceprint import Voiceprint
 
+_MOST_IN_MATRIX = 20_000  # 1.6 GB
+
 
 def compare(
-    data: pd.DataFrame | pd.Series | Iterable[Voiceprint | str], label: Hashable | None = None
+    data: pd.DataFrame | pd.Series | Iterable[Voiceprint | str],
+    label: Hashable | None = None,
+    *,
+    top: int | None = None,
 ) -> pd.DataFrame:
-    """Cosine similarity of every voiceprint with every other.
+    """Cosine similarity of every voiceprint with every other, or with those most like it.
 
     Parameters
     ----------
@@ -33,33 +40,55 @@ def compare(
         themselves.
     label : hashable, optional
         Column that names rows and columns of the matrix; by default the frame's index.
+    top : int, optional
+        For each print so many others, most similar first, instead of the matrix: memory grows with the
+        prints, not with their square.
 
     Returns
     -------
     DataFrame of shape (prints, prints), float32
         Cosines in [-1, 1]; 1 on the diagonal. For the default model, clips of one speaker mostly lie above
-        0.75, and 0.755 is where both kinds of error are equally frequent.
+        0.75, which is about where both kinds of error are equally frequent. With ``top``, a row for each
+        pair: ``row``, ``other`` (names of both) and ``score``.
 
     Raises
     ------
     UsageError
-        No voiceprint column, hosted (opaque) prints, or prints of different models.
+        No voiceprint column, hosted (opaque) prints, prints of different models, a label that is no column,
+        or more than 20,000 prints without ``top``.
     """
     if isinstance(data, (str, Voiceprint)):
         raise UsageError(
             "One voiceprint alone compares with nothing: pass a frame, or two or more in a list."
         )
-    if isinstance(data, pd.DataFrame) and label is not None and label not in data.columns:
-        raise UsageError(f"The frame has no column {label!r} to name the rows with.")
+    if top is not None and (not isinstance(top, (int, np.integer)) or top < 1):
+        raise UsageError(f"top={top!r} is no number of others: pass 1 or more.")
     prints = prints_of(data)
-    names: pd.Index
-    if isinstance(data, pd.DataFrame) and label is not None:
-        names = pd.Index(column_of(data, label).iloc[prints.positions])
-    elif isinstance(data, (pd.DataFrame, pd.Series)):
-        names = data.index[prints.positions]
-    else:
-        names = pd.RangeIndex(len(prints.texts))
+    names = _row_names(data, label, prints)
+    n = len(names)
+    if top is not None:
+        others, cosines = nearest_others(prints.embeddings, int(top))
+        rows, told = np.repeat(np.arange(n), others.shape[1]), names.to_flat_index()
+        return pd.DataFrame({"row": told[rows], "other": told[others.ravel()], "score": cosines.ravel()})
+    if n > _MOST_IN_MATRIX:
+        raise UsageError(
+            f"A matrix of {n:,} voiceprints takes {4e-9 * n**2:.0f} GB: pass top=10 for the ten most like "
+            f"each, or at most {_MOST_IN_MATRIX:,}."
+        )
     return pd.DataFrame(cosine_matrix(prints.embeddings), index=names, columns=names)
+
+
+def _row_names(data: object, label: Hashable | None, prints: Prints) -> pd.Index:
+    """What the rows of prints are called: as in the column or the index, of whatever type it has."""
+    names: pd.Index = pd.RangeIndex(len(prints.texts))
+    if label is None and isinstance(data, (pd.DataFrame, pd.Series)):
+        names = data.index[prints.positions]
+    elif label is not None:
+        if not isinstance(data, pd.DataFrame):
+            raise UsageError("label= names a column: pass the whole frame.")
+        labels_of(data, label, prints)  # refuses voiceprints, and what is no column
+        names = pd.Index(column_of(data, label).iloc[prints.positions])
+    return names
 
 
 def calibrate(
@@ -106,7 +135,7 @@ def calibrate(
     ------
     UsageError
         No such column, prints that cannot be compared, no two speakers with enough clips, or a cohort that is
-        too small or has prints of these speakers.
+        too small, has some of these prints, or, as a frame that has the column, people of these names.
     MissingExtra
         scikit-learn is not installed.
 
@@ -121,8 +150,8 @@ def calibrate(
     rooms = labels if within is None else labels_of(data, within, prints)
     used = ~(pd.isna(labels) | pd.isna(rooms) | is_again)
     if not used.any():
-        raise UsageError(f"No row with a voiceprint has a name in {label!r}.")
-    others = cohort_of(cohort, prints.model, prints.texts)
+        raise UsageError(f"No row with a voiceprint has a name in {quoted(label)}.")
+    others = cohort_of(cohort, prints.model, prints.texts, label=label, names=labels[used])
     rows = np.flatnonzero(used)
     rows = rows[evenly(_numbers(labels[rows]))]
     trials = make_trials(
