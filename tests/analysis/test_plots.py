@@ -62,6 +62,22 @@ def test_type_fits_into_its_cell_and_long_names_into_the_picture():
     assert max(heights) <= 1.1 * (labels[0].get_window_extent().y0 - labels[1].get_window_extent().y0)
 
 
+def test_what_is_no_matrix_is_refused(labelled):
+    for data in (labelled, labelled["voiceprint"], matrix(3).iloc[:2], pd.DataFrame()):
+        with pytest.raises(UsageError, match=r"pass compare\(out\)"):
+            similarity_matrix(data)
+
+
+def test_what_lies_below_the_colours_is_marked_and_prints_are_no_names():
+    low = matrix(3)
+    low.iloc[0, 1] = -0.2
+    names = prints(voices(3, 1, noise=0.1)[0])
+    for shown, extend in ((low, "min"), (matrix(3), "neither")):
+        ax = similarity_matrix(shown.set_axis(names))
+        assert ax.images[0].colorbar.extend == extend
+        assert {label.get_text() for label in ax.get_yticklabels()} == {"(voiceprint, not shown)"}
+
+
 def test_it_draws_into_the_given_axes():
     from matplotlib import pyplot
 
@@ -99,6 +115,29 @@ def test_scores_and_threshold(labelled):
     assert set(line.get_xdata()) == {made.threshold(0.05).value}
 
 
+def test_rates_that_are_none_are_refused(labelled):
+    made = calibrate(labelled)
+    for rate in (0, -1, 1, float("nan")):
+        with pytest.raises(UsageError, match="between 0 and 1"):
+            score_histogram(made, false_accept_rate=rate)
+
+
+@pytest.mark.filterwarnings("ignore:3 speakers are too few")
+def test_few_speakers_have_a_threshold_without_an_interval():
+    embeddings, speakers = voices(3, 6, noise=0.9)
+    few = pd.DataFrame({"voiceprint": prints(embeddings), "speaker": speakers})
+    ax = score_histogram(calibrate(few), false_accept_rate=0.05)
+    assert "too few speakers" in ax.get_legend().get_texts()[2].get_text()
+    assert len(ax.patches) == 2  # both histograms
+
+
+@pytest.mark.filterwarnings("ignore:12 speakers are too few")
+def test_no_error_is_called_so():
+    embeddings, speakers = voices(12, 4, noise=0.1)
+    made = calibrate(pd.DataFrame({"voiceprint": prints(embeddings), "speaker": speakers}))
+    assert det_curve(made).get_legend().get_texts()[0].get_text() == "no error seen (to 25.0%)"
+
+
 def test_normalised_scores_are_not_called_cosines(labelled):
     others, _ = voices(200, 1, noise=0.9, seed=1)
     ax = score_histogram(calibrate(labelled, cohort=prints(others)))
@@ -123,6 +162,15 @@ def test_voices_on_a_plane(labelled):
     assert sum(len(points.get_offsets()) for points in ax.collections) == 88
     assert len(voice_map(labelled, method="pca").collections[0].get_offsets()) == 100
     assert len(voice_map(labelled.iloc[:1]).collections[0].get_offsets()) == 1
+
+
+def test_each_voice_is_drawn_once_whatever_its_name(labelled):
+    names = [7, "7", 7.0, "None", None, float("nan"), " ", "nan", True, "True"] * 3
+    data = labelled.iloc[:30].assign(speaker=pd.Series(names, dtype=object))
+    ax = voice_map(data, "speaker", method="pca")
+    told = [text.get_text() for text in ax.get_legend().get_texts()]
+    counts = {name: len(points.get_offsets()) for name, points in zip(told, ax.collections, strict=True)}
+    assert counts == {"others": 9, "7": 9, "True": 6, "None": 3, "nan": 3}
 
 
 def test_many_groups_carry_numbers_as_markers_come_again(labelled):

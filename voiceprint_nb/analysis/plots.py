@@ -16,6 +16,7 @@ import pandas as pd
 
 from voiceprint_nb.analysis.calibration import Calibration
 from voiceprint_nb.analysis.detection import error_rates
+from voiceprint_nb.analysis.names import PRINT, is_print
 from voiceprint_nb.analysis.prints import labels_of, prints_of
 from voiceprint_nb.errors import MissingExtra, UsageError
 
@@ -55,9 +56,12 @@ def similarity_matrix(matrix: pd.DataFrame, ax: Axes | None = None, *, ordered: 
 
     Raises
     ------
+    UsageError
+        A table of something else, such as voiceprints themselves.
     MissingExtra
         matplotlib, or for ``ordered`` scikit-learn (which brings SciPy), is not installed.
     """
+    _refuse_no_matrix(matrix)
     if ordered and len(matrix) > 2:
         order = _leaves(matrix.to_numpy())
         matrix = matrix.iloc[order, order]
@@ -65,7 +69,8 @@ def similarity_matrix(matrix: pd.DataFrame, ax: Axes | None = None, *, ordered: 
     side = max(4.0, min(12.0, 0.3 * len(matrix) + 2)) + 0.07 * max(map(len, labels), default=0)
     ax = _axes(ax, (side + 1, side))
     image = ax.imshow(matrix.to_numpy(), vmin=0, vmax=1, cmap="cividis")
-    ax.figure.colorbar(image, ax=ax, label="cosine similarity", shrink=0.8)
+    beyond: Literal["min", "neither"] = "min" if (matrix.to_numpy() < 0).any() else "neither"
+    ax.figure.colorbar(image, ax=ax, label="cosine similarity", shrink=0.8, extend=beyond)
     ax.set_xticks(range(len(labels)), labels, rotation=90)
     ax.set_yticks(range(len(labels)), labels)
     if not labels:
@@ -94,8 +99,18 @@ def score_histogram(
     ax : matplotlib Axes, optional
         Where to draw; by default a new figure.
     false_accept_rate : float
-        Whose threshold is drawn, with its 95 % interval, unless there are too few false claims to tell it.
+        Whose threshold is drawn, with its 95 % interval, unless there are too few false claims to tell it; in
+        (0, 1).
+
+    Raises
+    ------
+    UsageError
+        A rate outside.
+    MissingExtra
+        matplotlib is not installed.
     """
+    if not 0 < false_accept_rate < 1:
+        raise UsageError(f"A false-accept rate lies between 0 and 1, not at {false_accept_rate}.")
     ax = _axes(ax, (7, 4))
     trials = calibration.trials
     bins = np.histogram_bin_edges(trials.scores, bins=60).tolist()
@@ -107,7 +122,8 @@ def score_histogram(
         ax.hist(scores, bins, density=True, histtype="stepfilled", alpha=0.5, **style)
     if false_accept_rate * calibration.n_impostor >= 1:
         at = calibration.threshold(false_accept_rate)
-        ax.axvspan(at.low, at.high, color=_GREY, alpha=0.2)
+        if at.has_interval:
+            ax.axvspan(at.low, at.high, color=_GREY, alpha=0.2)
         name = f"{false_accept_rate:.1%} false accepts at {at:.3f}"
         ax.axvline(at.value, color="black", linestyle="--", label=name)
     kind = "cosine" if calibration.normalisation is None else "normalised"
@@ -131,7 +147,8 @@ def det_curve(calibration: Calibration, ax: Axes | None = None) -> Axes:
     accept, reject = ndtri(np.clip((rates.false_accept, rates.false_reject), 1e-6, 1 - 1e-6))
     ax.plot(accept, reject, color=_BLUE, drawstyle="steps-post")
     middle = ndtri(np.clip(calibration.eer.value, 1e-6, 0.5))
-    label = f"equal error rate {calibration.eer:.1%}"
+    eer = calibration.eer
+    label = f"equal error rate {eer:.1%}" if eer.value else f"no error seen (to {eer.high:.1%})"
     ax.plot(middle, middle, color=_ORANGE, marker="o", linestyle="none", label=label)
     ticks = ndtri(np.array(_DET_TICKS))
     names = [f"{rate:.3g}" for rate in 100 * np.array(_DET_TICKS)]
@@ -189,11 +206,11 @@ def voice_map(
         axes = (f"principal component 1 ({held[0]:.0%})", f"principal component 2 ({held[1]:.0%})")
     names = np.full(len(places), None, object) if label is None else labels_of(data, label, prints)
     largest = pd.Series(names).value_counts().index[:_MOST_NAMES]
-    rest = ~np.isin(names.astype(str), [str(name) for name in largest])
+    rest = ~pd.Series(names).isin(largest).to_numpy()
     if rest.any():
         _scatter(ax, places[rest], None if label is None else "others", _GREY, ".")
     for number, name in enumerate(largest):
-        chosen = np.array([one == name for one in names])
+        chosen = names == name
         turn, place = divmod(number, len(_PALETTE))  # 8 colours, with other markers at each turn
         told = _short(name)
         if len(largest) > len(_MARKERS):  # markers come again: numbers tell groups apart without colour
@@ -298,8 +315,14 @@ def _principal(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.pad(centred @ directions[:2].T, ((0, 0), (0, lacking))), np.pad(shares[:2], (0, lacking))
 
 
+def _refuse_no_matrix(matrix: pd.DataFrame) -> None:
+    is_table = isinstance(matrix, pd.DataFrame) and len(matrix) == len(matrix.columns) > 0
+    if not (is_table and all(map(pd.api.types.is_numeric_dtype, matrix.dtypes))):
+        raise UsageError("This picture is of a matrix of similarities: pass compare(out), not out itself.")
+
+
 def _short(label: object) -> str:
-    text = str(label)
+    text = PRINT if is_print(label) else str(label)
     return text if len(text) <= _MOST_CHARACTERS else f"…{text[1 - _MOST_CHARACTERS :]}"
 
 
