@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -97,7 +96,7 @@ def error_rate(calibration: Calibration) -> str:
     eer = calibration.eer
     if not eer.value:
         return f"no error was seen (the equal error rate may be up to {percent(eer.high)})"
-    if not (math.isfinite(eer.low) and math.isfinite(eer.high)):
+    if not eer.has_interval:
         interval = "too few speakers for an interval"
     else:
         ends = f"{percent(eer.low)} to {percent(eer.high)}"

@@ -107,37 +107,36 @@ def _calibration(calibration: Calibration) -> str:
 def _match(facts: Facts) -> str:
     if not facts:
         return "compared with the enrolled people; by which threshold, the table does not tell."
-    scores = f", normalised by {facts['normalisation']}" if "normalisation" in facts else ""
-    compared = f"compared with {facts['people']} enrolled people (with {_SCORED[facts['scoring']]}{scores})."
-    if facts["threshold"] is None:
-        name, other = f"None was given a name ({_by(facts)})", "else unsure: perhaps the most similar one."
-    else:
-        name = f"A score of {facts['threshold']:.3f} or more gave it the name of the most similar one"
-        name, other = f"{name} ({_by(facts)})", "between the two unsure: perhaps that person."
+    score = f"normalised by {facts['normalisation']}" if "normalisation" in facts else "a cosine similarity"
+    people, whom = f"{facts['people']} enrolled people", _SCORED[facts["scoring"]]
+    compared = f"compared with {people}, its score being {score} to {whom}."
+    unknown = f"below {facts['unknown_below']:.3f} it was called unknown"
+    if not facts.get("gives_names", True):
+        asked, least = percent(facts["false_name_rate"]), percent(facts["supported_false_name_rate"])
+        return (
+            f"{compared} None was given a name, as the calibration cannot tell a score that only {asked} of "
+            f"clips of people who are not enrolled reach, but {least} at the least; {unknown}, else unsure: "
+            "perhaps of the most similar person."
+        )
+    why = "a threshold that was given"
+    if facts["by"] == "calibration":
+        rate = percent(facts["false_name_rate"])
+        why = f"by the calibration, {rate} of clips of people who are not enrolled may reach that"
+    named = f"A score of {facts['threshold']:.3f} or more ({why}) gave it the name of the most similar person"
     if facts["unknown_below"] == facts["threshold"]:
-        return f"{compared} {name}; else it was unknown."
-    return f"{compared} {name}; below {facts['unknown_below']:.3f} it was unknown, {other}"
-
-
-def _by(facts: Facts) -> str:
-    if facts["by"] != "calibration":
-        return "a threshold that was given"
-    asked, least = facts["false_name_rate"], facts["supported_false_name_rate"]
-    reached = "of clips of people who are not enrolled may reach that by the calibration"
-    if asked >= least:
-        return f"{percent(asked)} {reached}"
-    return f"{percent(least)} {reached}, which is too small to tell {percent(asked)}"
+        return f"{compared} {named}; else it was called unknown."
+    return f"{compared} {named}; {unknown}, and between the two unsure: perhaps of that person."
 
 
 def _cluster(facts: Facts) -> str:
     how = "grouped without labels by agglomerative clustering with average linkage"
     if not facts:
         return f"{how}; by which threshold, the table does not tell."
-    by = "a threshold that was given"
+    why = "a threshold that was given"
     if facts["by"] == "calibration":
         rate = percent(facts["false_accept_rate"])
-        by = f"{rate} of pairs of clips of different speakers reach that by the calibration"
+        why = f"by the calibration, {rate} of pairs of clips of different speakers reach that"
     return (
-        f"{how}, until no two groups had a mean cosine similarity of {facts['threshold']:.3f} ({by}): "
+        f"{how}, until no two groups had a mean cosine similarity of {facts['threshold']:.3f} ({why}): "
         f"{facts['clusters']} voices, with a mean silhouette of {facts['silhouette']:.2f}."
     )

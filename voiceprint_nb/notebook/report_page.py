@@ -45,6 +45,7 @@ _ACTIVE = re.compile(
     r"|:(?![\s\d]|$)|(?<=www)\."  # links, emoji, fenced divisions
     r"|^[-+:=%](?=\s|$)"
 )
+_NUMBER = re.compile(r"-?\d[\d,]*(\.\d*)?(e[-+]\d+)?%?")
 _LIST = re.compile(r"^(\(?\w+)([.)])(?=\s|$)")  # 1. or a) or (iv): the beginning of a list
 
 
@@ -173,9 +174,7 @@ def _breakable(text: str) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return (
-        not text or text.rstrip("%").replace(",", "").replace(".", "", 1).removeprefix("-").strip().isdigit()
-    )
+    return not text or _NUMBER.fullmatch(text) is not None
 
 
 # --- Markdown -------------------------------------------------------------------------------------------
