@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from voiceprint_nb.analysis.normalising import Cohort, Levels, joined, normalised
 from voiceprint_nb.analysis.trials import Scoring, unit
 
-_BLOCK_VALUES = 1 << 24  # scores at a time: 64 MB
+_BLOCK_VALUES = 1 << 22  # scores at a time: 16 MB; more are slower, as they leave the cache
 
 
 @dataclass(frozen=True, eq=False)
