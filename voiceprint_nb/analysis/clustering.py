@@ -65,7 +65,9 @@ def clusters(embeddings: NDArray[np.float32], *, threshold: float) -> Clusters:
     if len(embeddings) > 1:
         tree = linkage(_distances(embeddings), "average")
         group = fcluster(tree, 1 - threshold, "distance")
-    distances = 1 - np.clip(embeddings @ embeddings.T, -1, 1)
+    distances = embeddings @ embeddings.T
+    np.clip(distances, -1, 1, out=distances)
+    np.subtract(1, distances, out=distances)
     np.fill_diagonal(distances, 0)
     names, first, number, sizes = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
     place = np.empty(len(names), np.intp)

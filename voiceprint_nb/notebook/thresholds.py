@@ -163,8 +163,9 @@ def cohort_of(
         shared = sorted(set(labels_of(data, label, found)) & set(names))
         if shared:
             raise UsageError(
-                f"{len(shared)} of the cohort's people have names of people in question ({quoted(shared[0])}): "
-                f"leave them out, or drop the cohort's column {quoted(label)} if they are others."
+                f"{len(shared)} of the cohort's people have names of people in question "
+                f"({quoted(shared[0])}): leave them out, or drop the cohort's column {quoted(label)} if they "
+                "are others."
             )
     first = {text: place for place, text in reversed(list(enumerate(found.texts)))}
     return Cohort(found.embeddings[sorted(first.values())])
