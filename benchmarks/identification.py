@@ -9,8 +9,9 @@ FOLDER (or ``VOICEPRINT_NB_SPEECH``) as for `benchmarks.quality`. Verification: 
 one corpus. Closed set: the share of test clips whose nearest enrolled person is the right one. Open set: the
 speakers are dealt into two halves; one calibrates, half of the other is enrolled with its enroll clips, and
 all test clips of that half are matched. So half of them are of strangers, and the calibration has heard none
-of them. Both ways round, so many rounds with other draws. Clusters: likewise, all clips of the other half,
-without labels.
+of them. Both ways round, so many rounds with other draws. Small calibrations: twelve speakers are enrolled,
+twelve are strangers, and few of the others calibrate; beside it what the threshold would do that such a
+calibration can tell at best. Clusters: as in the open set, all clips of the other half, without labels.
 
 Normalised scores: the speakers are dealt into three parts, one of which is the cohort. Carried over: the
 threshold for 1 % false accepts, clip against clip, is taken from clean clips of the second part, and asked
@@ -40,6 +41,7 @@ from voiceprint_nb.engine.pool import EnginePool
 SEED = 11
 RATES = (0.01, 0.05)
 ENROLLED = 3
+FEW_SPEAKERS = (6, 10, 20)
 NOISE_DB = (20.0, 10.0, 5.0)  # below the voice
 
 
@@ -135,6 +137,50 @@ def show_open_set(out: pd.DataFrame, rounds: int) -> None:
         show_told(f"{rate:.0%}", pd.concat(parts))
 
 
+def show_small_calibrations(out: pd.DataFrame, rounds: int) -> None:
+    """Print what strangers are told by calibrations of few speakers."""
+    print(
+        "\n| speakers | false names asked for | supported | draws with names | strangers named | right "
+        "| strangers, best threshold | in the worst draw |\n|---|---|---|---|---|---|---|---|"
+    )
+    for n_speakers in FEW_SPEAKERS:
+        for rate in RATES:
+            random, told = np.random.default_rng(SEED), []
+            for _ in range(rounds):
+                enrolled, strangers, others = np.split(random.permutation(out.speaker.unique()), [12, 24])
+                told.append(small_calibration(out, rate, others[:n_speakers], enrolled, strangers))
+            supported, names, named, right, unruly = np.array(told).T
+            print(
+                f"| {n_speakers} | {rate:.0%} | {np.median(supported):.1%} | {names.sum():.0f} of {rounds} "
+                f"| {named.mean():.1%} | {right.mean():.1%} | {unruly.mean():.1%} | {unruly.max():.0%} |",
+                flush=True,
+            )
+
+
+def small_calibration(
+    out: pd.DataFrame, rate: float, calibrating: np.ndarray, enrolled: np.ndarray, strangers: np.ndarray
+) -> tuple[float, ...]:
+    """What a calibration of few speakers does.
+
+    The supported rate, whether names are given, the shares of strangers that get one and of enrolled people
+    that get the right one, and the share of strangers at the threshold that can be told at best.
+    """
+    calibration = vp.calibrate(out[out.speaker.isin(calibrating)], enrolled=ENROLLED)
+    library = vp.Library.from_frame(out[out.enroll & out.speaker.isin(enrolled)])
+    clips = out[~out.enroll & out.speaker.isin([*enrolled, *strangers])]
+    told = vp.match(clips, library, calibration=calibration, false_name_rate=rate)
+    is_known = told.speaker.isin(enrolled)
+    best = calibration.threshold(max(rate / len(library), 1 / calibration.n_impostor)).with_confidence(0.9)
+    decided = told.attrs["voiceprint_nb_match"]["vp_"]
+    return (
+        decided["supported_false_name_rate"],
+        decided["gives_names"],
+        told[~is_known].vp_decision.eq("match").mean(),
+        told[is_known].vp_label.eq(told[is_known].speaker).fillna(False).mean(),
+        (told[~is_known].vp_score >= best).mean(),
+    )
+
+
 def show_carried_over(conditions: dict[str, pd.DataFrame], rounds: int) -> None:
     """Print what a threshold for 1 % does to clips of another condition, with and without a cohort."""
     clean = conditions["clean"]
@@ -220,6 +266,7 @@ def main() -> None:
         show_verification(out)
         show_closed_set(out)
         show_open_set(out, arguments.rounds)
+        show_small_calibrations(out, arguments.rounds)
         show_clusters(out, arguments.rounds)
         conditions = {"clean": out} | {
             f"noise at -{below_db:.0f} dB": prints_of(Path(arguments.speech), below_db)

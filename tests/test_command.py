@@ -199,6 +199,78 @@ def test_enroll_calibrate_match_and_cluster(tmp_path, capsys, ending):
     assert main(["match", str(known), str(tmp_path / "none.json"), "--threshold", "0.8"]) == 2
 
 
+@pytest.fixture
+def enrolled(tmp_path):
+    """A table, a library of its people and another table to calibrate on."""
+    table = labelled(tmp_path / "clips.csv", 6, 6, seed=2)
+    table.groupby("speaker").head(3).to_csv(tmp_path / "enroll.csv", index=False)
+    labelled(tmp_path / "known.csv", 30, 5, seed=1)
+    assert main(["enroll", "enroll.csv", "people.json"]) == 0
+    return table
+
+
+def test_match_and_cluster_tell_what_they_decide_by(enrolled, capsys):
+    call = ["match", "clips.csv", "people.json", "--out", "told.csv"]
+    assert main([*call, "--threshold", "0.5"]) == 0
+    given = "voiceprint-nb: a name from a score of 0.500 on (as given), unknown below 0.500; 6 enrolled.\n"
+    assert capsys.readouterr().err == given
+    assert main([*call, "--threshold", "2"]) == 2
+    capsys.readouterr()
+    main([*call, "--calibrate-on", "known.csv", "--false-name-rate", "0.05"])
+    assert re.search(
+        r"a name from a score of 0\.\d{3} on \(at most 0\.05 of strangers named, "
+        r"interval 0\.\d{3} to 0\.\d{3}\), unknown below 0\.\d{3}; 6 enrolled\.\n$",
+        capsys.readouterr().err,
+    )
+    labelled(Path("few.csv"), 4, 4, seed=3)
+    assert main([*call, "--calibrate-on", "few.csv"]) == 1
+    err = capsys.readouterr().err
+    assert "No row gets a name: asked for 0.01 false names" in err
+    assert re.search(r"voiceprint-nb: no names, unknown below 0\.\d{3}; 6 enrolled\.\n$", err)
+    assert main(["cluster", "clips.csv", "--threshold", "0.5", "--out", "told.csv"]) == 0
+    line = "voiceprint-nb: 6 voices; one voice from a mean cosine of 0.500 on (as given).\n"
+    assert capsys.readouterr().err == line
+    assert main(["cluster", "clips.csv", "--calibrate-on", "known.csv", "--out", "told.csv"]) == 0
+    assert "(0.01 of pairs of two speakers are as alike).\n" in capsys.readouterr().err
+
+
+def test_match_takes_scores_to_be_unsure_at_and_ways_to_score(enrolled, capsys):
+    call = ["match", "clips.csv", "people.json", "--out", "told.csv"]
+    assert main([*call, "--threshold", "0.99", "--unknown-below", "-1"]) == 1
+    told = read_table(Path("told.csv"))
+    assert "unsure" in set(told.vp_decision)
+    assert "unknown" not in set(told.vp_decision)
+    assert main([*call, "--threshold", "0.5", "--scoring", "best"]) == 0
+    best = read_table(Path("told.csv")).vp_score
+    assert not np.allclose(best.astype(float), told.vp_score.astype(float))
+    assert main(["calibrate", "known.csv", "--enrolled", "3", "--scoring", "best"]) == 0
+    assert "against people of 3 clips (best)" in capsys.readouterr().out
+    main([*call, "--calibrate-on", "known.csv", "--scoring", "best"])
+    assert read_table(Path("told.csv")).vp_score.tolist() == best.tolist()
+
+
+def test_match_is_not_whole_if_a_row_has_no_voiceprint(enrolled):
+    enrolled.assign(voiceprint=enrolled["voiceprint"].where(enrolled.id > 0)).to_csv("gap.csv", index=False)
+    call = ["people.json", "--threshold", "-1", "--out", "told.csv"]
+    assert main(["match", "gap.csv", *call]) == 1
+    assert read_table(Path("told.csv")).vp_decision.isna().sum() == 1
+    assert main(["match", "clips.csv", *call]) == 0
+
+
+def test_a_report_with_a_calibration_and_a_library(good, enrolled, capsys):
+    assert main(["run", str(good), "--column", "sound", "--out", "out.csv"]) == 0
+    call = ["report", "out.csv", "report.html", "--label", "id"]
+    assert main(call) == 0
+    plain = Path("report.html").read_text()
+    read_table(Path("known.csv")).rename(columns={"speaker": "id", "id": "number"}).to_csv("labelled.csv")
+    assert main([*call, "--calibrate-on", "labelled.csv", "--library", "people.json"]) == 0
+    page = Path("report.html").read_text()
+    for words in ("150 clips of 30 speakers", "Enrolled people"):
+        assert words in page
+        assert words not in plain
+    assert main([*call, "--library", "none.json"]) == 2
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_labels_may_repeat_and_be_anything(ending, good, tmp_path):
     out = tmp_path / "out.csv"

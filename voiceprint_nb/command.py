@@ -14,19 +14,26 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from voiceprint_nb.errors import MissingExtra, ServiceError, UsageError
 from voiceprint_nb.notebook import verbs
 from voiceprint_nb.notebook.doctor import doctor
+from voiceprint_nb.notebook.frames import DEFAULT_PREFIX
 from voiceprint_nb.notebook.planning import plan
 from voiceprint_nb.notebook.shown import shown
 from voiceprint_nb.service import keys_command, serve_command
 
+if TYPE_CHECKING:
+    from voiceprint_nb.analysis.calibration import Calibration
+    from voiceprint_nb.analysis.library import Library
+    from voiceprint_nb.analysis.trials import Scoring
+
+DEFAULT_LABEL = "speaker"
 ALL_ROWS, SOME_ROWS, BAD_CALL, BAD_SERVICE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -115,12 +122,12 @@ def _enroll(*, manifest: Path, label: str, library: Path, consent: str | None) -
     return ALL_ROWS
 
 
-def _calibrate(*, manifest: Path, label: str, enrolled: int, within: str | None, cohort: Path | None) -> int:
+def _calibrate(*, manifest: Path, label: str, cohort: Path | None, **options: Any) -> int:
     from voiceprint_nb.notebook.comparing import calibrate
 
     with _warnings_as_lines():
         others = None if cohort is None else read_table(cohort)
-        print(calibrate(read_table(manifest), label, enrolled=enrolled, within=within, cohort=others))
+        print(calibrate(read_table(manifest), label, cohort=others, **options))
     return ALL_ROWS
 
 
@@ -131,42 +138,91 @@ def _match(
     calibrate_on: Path | None,
     cohort: Path | None,
     label: str,
+    scoring: Scoring,
     out: Path | None,
     **options: Any,
 ) -> int:
     from voiceprint_nb.analysis.library import Library
-    from voiceprint_nb.notebook.comparing import calibrate
     from voiceprint_nb.notebook.identifying import match
 
     people = Library.load(library)
     with _warnings_as_lines():
-        calibration, others = None, None if cohort is None else read_table(cohort)
-        if calibrate_on is not None:
-            enrolled = round(people.people["n_prints"].median())
-            calibration = calibrate(read_table(calibrate_on), label, enrolled=enrolled, cohort=others)
-        frame = read_table(manifest)
-        result = match(frame, people, calibration=calibration, cohort=others, overwrite=True, **options)
+        others = None if cohort is None else read_table(cohort)
+        calibration = _calibration_for(people, calibrate_on, label, scoring=scoring, cohort=others)
+        options |= {"calibration": calibration, "scoring": scoring, "cohort": others, "overwrite": True}
+        result = match(read_table(manifest), people, **options)
     write_table(result, out)
-    return ALL_ROWS if result.vp_decision.eq("match").all() else SOME_ROWS
+    _tell(_match_told(result.attrs["voiceprint_nb_match"][DEFAULT_PREFIX]))
+    return ALL_ROWS if result.vp_decision.eq("match").fillna(False).all() else SOME_ROWS
+
+
+def _calibration_for(
+    people: Library | None, table: Path | None, label: str, **options: Any
+) -> Calibration | None:
+    """Made of a table, if there is one: for people of as many clips as most of the library are of."""
+    from voiceprint_nb.notebook.comparing import calibrate
+
+    if table is None:
+        return None
+    enrolled = 1 if people is None else round(people.people["n_prints"].median())
+    return calibrate(read_table(table), label, enrolled=enrolled, **options)
+
+
+def _match_told(told: Mapping[str, Any]) -> str:
+    """By what was decided, as a CSV file does not tell."""
+    reject, among = f"unknown below {told['unknown_below']:.3f}", f"{told['people']} enrolled"
+    if told["threshold"] is None:
+        return f"no names, {reject}; {among}"
+    whence = "as given"
+    if told["by"] == "calibration":
+        interval = told["threshold_interval"]
+        whence = f"at most {told['false_name_rate']:.2g} of strangers named"
+        if interval is not None:
+            whence += f", interval {interval[0]:.3f} to {interval[1]:.3f}"
+    return f"a name from a score of {told['threshold']:.3f} on ({whence}), {reject}; {among}"
 
 
 def _cluster(
     *, manifest: Path, calibrate_on: Path | None, label: str, out: Path | None, **options: Any
 ) -> int:
-    from voiceprint_nb.notebook.comparing import calibrate, cluster
+    from voiceprint_nb.notebook.comparing import cluster
 
     with _warnings_as_lines():
-        calibration = None if calibrate_on is None else calibrate(read_table(calibrate_on), label)
+        calibration = _calibration_for(None, calibrate_on, label)
         result = cluster(read_table(manifest), calibration=calibration, overwrite=True, **options)
     write_table(result, out)
+    told = result.attrs["voiceprint_nb_cluster"][DEFAULT_PREFIX]
+    whence = "as given"
+    if told["by"] == "calibration":
+        whence = f"{told['false_accept_rate']:.2g} of pairs of two speakers are as alike"
+    _tell(f"{told['clusters']} voices; one voice from a mean cosine of {told['threshold']:.3f} on ({whence})")
     return ALL_ROWS
 
 
-def _report(*, manifest: Path, path: Path, label: str | None, redact: bool) -> int:
+def _report(
+    *,
+    manifest: Path,
+    path: Path,
+    label: str | None,
+    calibrate_on: Path | None,
+    library: Path | None,
+    redact: bool,
+) -> int:
+    from voiceprint_nb.analysis.library import Library
     from voiceprint_nb.notebook.report import report
 
-    print(f"Written: {report(read_table(manifest), path, label=label, redact=redact)}")
+    people = None if library is None else Library.load(library)
+    with _warnings_as_lines():
+        calibration = _calibration_for(people, calibrate_on, label or DEFAULT_LABEL)
+        written = report(
+            read_table(manifest), path, label=label, calibration=calibration, library=people, redact=redact
+        )
+    print(f"Written: {written}")
     return ALL_ROWS
+
+
+def _tell(line: str) -> None:
+    print(f"voiceprint-nb: {line}.", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -394,13 +450,28 @@ def _add_comparing(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     reported.add_argument("path", type=Path, help="file to write, .html or .md")
     reported.add_argument("--redact", action="store_true", help="leave names of files out")
     reported.add_argument("--label", help="column that says who speaks, for the pictures")
+    reported.add_argument(
+        "--calibrate-on",
+        type=Path,
+        metavar="TABLE",
+        help="result of run with rows whose speaker is known, for its figures",
+    )
+    reported.add_argument(
+        "--library", type=Path, metavar="FILE", help="the enrolled people, as match had them"
+    )
     for command in (calibrate, enroll, match, cluster):
-        command.add_argument("--label", default="speaker", help="column that says who speaks")
+        command.add_argument("--label", default=DEFAULT_LABEL, help="column that says who speaks")
     calibrate.add_argument("--enrolled", type=int, default=1, metavar="N", help="clips that make a person")
     calibrate.add_argument("--within", metavar="COLUMN", help="only rows with the same value meet")
     for command in (calibrate, match):
         told = "result of run with voices that are neither enrolled nor expected, to normalise scores by"
         command.add_argument("--cohort", type=Path, metavar="TABLE", help=told)
+        command.add_argument(
+            "--scoring",
+            choices=("centroid", "best"),
+            default="centroid",
+            help="a clip against several: by their mean direction, or the nearest (default: %(default)s)",
+        )
     for command in (enroll, match):
         command.add_argument("library", type=Path, help="file of enrolled people, .json or .parquet")
     enroll.add_argument("--consent", help="a note to keep with the voiceprints")
@@ -412,9 +483,15 @@ def _add_comparing(commands: argparse._SubParsersAction[argparse.ArgumentParser]
             metavar="TABLE",
             help="result of run with rows whose speaker is known",
         )
-        given.add_argument("--threshold", type=float, help="a cosine of your own")
+        given.add_argument("--threshold", type=float, help="a score of your own")
     match.add_argument(
-        "--false-name-rate", type=float, default=0.01, help="share of strangers that may get a name"
+        "--false-name-rate",
+        type=float,
+        default=0.01,
+        help="share of strangers that may get a name (default: %(default)s)",
+    )
+    match.add_argument(
+        "--unknown-below", type=float, metavar="SCORE", help="unknown instead of unsure below that"
     )
     for command in (compare, match, cluster):
         command.add_argument("--out", **_OUT)
