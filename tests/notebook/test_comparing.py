@@ -189,5 +189,7 @@ def test_voices_are_counted_without_labels(known: pd.DataFrame) -> None:
     assert set(vp.cluster(known, threshold=-1.0).vp_cluster) == {1}
     with pytest.raises(vp.UsageError, match="pass calibration="):
         vp.cluster(known)
+    with pytest.raises(vp.UsageError, match="not both"):
+        vp.cluster(known, calibration=pairs, threshold=0.5)
     with pytest.raises(vp.UsageError, match="clip against clip"):
         vp.cluster(known, calibration=vp.calibrate(known, enrolled=3))

@@ -58,11 +58,18 @@ def error_rates(genuine: ArrayLike, impostor: ArrayLike) -> ErrorRates:
         raise UsageError("A score is NaN or infinite: leave pairs without a score out.")
     return ErrorRates(
         np.concatenate([scores[:1], (scores[:-1] + scores[1:]) / 2, [np.inf]]),
-        np.append(len(different) - np.searchsorted(different, scores, side="left"), 0) / len(different),
-        np.append(np.searchsorted(same, scores, side="left"), len(same)) / len(same),
+        _shares(len(different) - np.searchsorted(different, scores, side="left"), len(different), 0),
+        _shares(np.searchsorted(same, scores, side="left"), len(same), 1),
         len(different),
         len(same),
     )
+
+
+def _shares(counts: NDArray[np.intp], n: int, last: float) -> NDArray[np.float64]:
+    """Counts of n as shares, and the last share behind them."""
+    shares = np.full(len(counts) + 1, float(last))
+    np.divide(counts, n, out=shares[:-1])
+    return shares
 
 
 def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> tuple[float, float]:
@@ -90,11 +97,13 @@ def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> tuple[float, fl
     (0.3333333333333333, 0.45)
     """
     rates = error_rates(genuine, impostor)
-    n_wrong = rates.false_accept * rates.n_impostor * rates.n_genuine  # in whole numbers ties are exact
-    gaps = np.abs(np.rint(n_wrong - rates.false_reject * rates.n_impostor * rates.n_genuine))
-    means = (rates.false_accept + rates.false_reject) / 2
-    best = int(np.lexsort((means[:-1], gaps[:-1]))[0])
-    return float(means[best]), float(rates.thresholds[best])
+    gaps = rates.false_accept[:-1] - rates.false_reject[:-1]
+    gaps *= rates.n_impostor * rates.n_genuine
+    np.abs(np.rint(gaps, out=gaps), out=gaps)  # in whole numbers ties are exact
+    nearest = np.flatnonzero(gaps == gaps.min())
+    means = (rates.false_accept[nearest] + rates.false_reject[nearest]) / 2
+    best = int(means.argmin())
+    return float(means[best]), float(rates.thresholds[nearest[best]])
 
 
 def minimum_cost(

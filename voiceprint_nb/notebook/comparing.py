@@ -216,8 +216,8 @@ def cluster(
     Raises
     ------
     UsageError
-        Neither calibration nor threshold, prints that cannot be compared, a calibration for something else,
-        or columns that are taken.
+        Neither calibration nor threshold, or both, prints that cannot be compared, a calibration for
+        something else, or columns that are taken.
     MissingExtra
         scikit-learn is not installed.
 
@@ -229,6 +229,8 @@ def cluster(
     names = {name: f"{prefix}{name}" for name in ("cluster", "silhouette", "representative")}
     frame, prints = asked(data, names, overwrite=overwrite)
     told: dict[str, Any] = {}
+    if threshold is not None and calibration is not None:
+        raise UsageError("Pass calibration= or threshold=, not both: one of them makes the groups.")
     if threshold is not None:
         threshold, told = checked(threshold), {"by": "given"}
     elif calibration is None:
