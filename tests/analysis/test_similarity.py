@@ -61,3 +61,9 @@ def test_nearest_skips_the_row_itself() -> None:
     for shape in ((1, 1), (2, 3), (4,)):
         with pytest.raises(UsageError):
             nearest(np.ones(shape, np.float32))
+
+
+def test_prints_without_direction_are_told_by_their_number() -> None:
+    for odd in (0.0, np.nan, np.inf):
+        with pytest.raises(UsageError, match="Voiceprint 3 has no direction"):
+            vectors([text([1, 0]), text([0, 1]), text([odd, 0])])

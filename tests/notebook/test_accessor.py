@@ -18,6 +18,7 @@ def test_the_verbs_as_methods(manifest, tmp_path):
     assert again.vp_source.tolist() == ["reused"] * 3
     assert again["voiceprint"].equals(out["voiceprint"])
     assert out.voiceprint.compare("speaker").equals(vp.compare(out, "speaker"))
+    assert out.voiceprint.compare(top=1).equals(vp.compare(out, top=1))
 
 
 def test_the_column_of_the_same_name_is_pointed_to():

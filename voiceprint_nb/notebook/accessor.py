@@ -59,8 +59,8 @@ class VoiceprintAccessor:
 
         return tables.show(self._frame, column, **options)
 
-    def compare(self, label: Hashable | None = None) -> pd.DataFrame:
+    def compare(self, label: Hashable | None = None, **options: Any) -> pd.DataFrame:
         """As `voiceprint_nb.compare`."""
         from voiceprint_nb.notebook import comparing
 
-        return comparing.compare(self._frame, label)
+        return comparing.compare(self._frame, label, **options)
