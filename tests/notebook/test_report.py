@@ -9,9 +9,13 @@ import mistune
 import numpy as np
 import pandas as pd
 import pytest
-from voices import prints, voices
+from voices import frame_of, prints, voices
 
 import voiceprint_nb as vp
+from voiceprint_nb.engine.model import Model
+from voiceprint_nb.intake import quality
+from voiceprint_nb.notebook.report_facts import facts_of, percent, prefix_of
+from voiceprint_nb.notebook.report_methods import methods
 from voiceprint_nb.notebook.report_page import Paragraph, Table, as_markdown
 
 HOSTED = "aG9zdGVkIHByaW50IG9mIGFub3RoZXIga2luZA==" * 20
@@ -237,9 +241,79 @@ def test_matches_under_a_prefix_of_their_own_are_told(out: pd.DataFrame, tmp_pat
     assert "<h2>Who speaks</h2>" in text
     assert "who_score" in text
     assert "who_nearest" not in text  # a name, in a report without them
-    both = vp.match(matched, library, threshold=0.9, prefix="sure_")
-    text = vp.report(both, path).read_text()
-    assert re.findall("<h2>(Who.*?)</h2>", text) == ["Who speaks (who_label)", "Who speaks (sure_label)"]
+    both = vp.match(matched, library, threshold=0.9, unknown_below=0.7, prefix="sure_")
+    text = vp.report(both, tmp_path / "both.md").read_text()
+    who, sure = re.split(r"^## ", text, flags=re.M)[3:5]
+    assert who.startswith("Who speaks (who\\_label)")
+    assert "| name from a score of | 0.6 |" in who
+    assert sure.startswith("Who speaks (sure\\_label)")
+    assert "| name from a score of | 0.9 |\n| unknown below | 0.7 |" in sure
+    assert "For the columns who\\_label and who\\_decision, each clip was compared with 12" in text
+    assert "A score of 0.900 or more (a threshold that was given) gave it the name" in text
+    assert "below 0.700 it was called unknown, and between the two unsure" in text
+
+
+def methods_of(data: pd.DataFrame, calibration: vp.Calibration | None = None) -> str:
+    return methods(data, facts_of(data), prefix_of(data), calibration)
+
+
+def test_methods_tell_what_voices_and_clips_were_judged_by(out: pd.DataFrame, tmp_path: Path) -> None:
+    packaged = out.assign(
+        vp_speech_s=[0.5] * 3 + [4.0] * (len(out) - 3), vp_snr_db=[9.0] + [20.0] * (len(out) - 1)
+    )
+    packaged.attrs["voiceprint_nb"] = out.attrs["voiceprint_nb"] | {
+        "model": Model.packaged("robust", precision="int8").fingerprint,
+        "fit": "head",
+    }
+    text = methods_of(vp.cluster(packaged, threshold=0.6))
+    assert "the model 'robust' (GE2E voice encoder, int8; fingerprint 3881c536" in text
+    assert "Of clips longer than 30 s, the beginning was used." in text
+    assert (
+        "3 clips were of doubtful quality, by any of these measures: speech (s) below 1.2; speech over"
+        in text
+    )
+    assert "a mean cosine similarity of 0.600 (a threshold that was given): 12 voices, with a mean" in text
+    with pytest.warns(UserWarning, match="12 speakers are too few"):
+        calibration = vp.calibrate(out)
+    clustered = vp.cluster(out, calibration=calibration, false_accept_rate=0.05)
+    path = vp.report(clustered, tmp_path / "report.md")
+    assert "| pairs of different speakers as alike | 5% |" in path.read_text()
+    assert "(by the calibration, 5% of pairs of clips of different" in methods_of(clustered)
+    clustered.attrs = {}
+    assert "average linkage; by which threshold, the table does not tell." in methods_of(clustered)
+
+
+def test_methods_tell_what_rate_a_calibration_supports(out: pd.DataFrame, tmp_path: Path) -> None:
+    others = frame_of(60, 4, seed=7, noise=0.6)
+    calibration = vp.calibrate(others)
+    library = vp.Library.from_frame(out.groupby("speaker").head(1))
+    named = vp.match(out, library, calibration=calibration, false_name_rate=0.2)
+    rate = named.attrs["voiceprint_nb_match"]["vp_"]["supported_false_name_rate"]
+    told = methods_of(named)
+    assert "(by the calibration, 20% of clips of people who are not enrolled may reach that) gave" in told
+    with pytest.warns(UserWarning, match="No row gets a name"):
+        unnamed = vp.match(out, library, calibration=calibration, false_name_rate=1e-4)
+    text = vp.report(unnamed, tmp_path / "unnamed.md").read_text()
+    assert "| strangers with a name, asked | 0.01% |" in text
+    assert f"least that the calibration can tell | {percent(rate)} |" in text
+    assert "| gives names | False |" in text
+    assert "| remark | No row gets a name" in text
+    told = methods_of(unnamed)
+    assert "None was given a name, as the calibration cannot tell a score that only 0.01% of clips" in told
+    assert f"reach, but {percent(rate)} at the least" in told
+
+
+def test_an_error_rate_has_one_interval() -> None:
+    noisy = frame_of(25, 4, seed=3, noise=1.2).assign(vp_status="succeeded")
+    calibration = vp.calibrate(noisy)
+    eer = calibration.eer
+    said = f"was {percent(eer.value)} (95% interval by a bootstrap over speakers: {percent(eer.low)} to "
+    assert f"the equal error rate {said}{percent(eer.high)})." in methods_of(noisy, calibration)
+    few = noisy.head(16)
+    with pytest.warns(UserWarning, match="4 speakers are too few"):
+        calibration = vp.calibrate(few)
+    assert calibration.eer.value
+    assert "(too few speakers for an interval)" in methods_of(few, calibration)
 
 
 def test_methods_name_what_scores_were_normalised_by(out: pd.DataFrame, tmp_path: Path) -> None:
@@ -299,15 +373,91 @@ def test_wide_and_long_cells_stay_on_the_page(out: pd.DataFrame, tmp_path: Path)
     assert "<wbr>" not in "".join(re.findall(r"vp_status|too_.*?long", path.read_text()))
 
 
-def test_long_frames_are_paged_and_stay_small(out: pd.DataFrame, tmp_path: Path) -> None:
-    long = pd.concat([out] * 200, ignore_index=True)
-    path = vp.report(long, tmp_path / "long.html")
-    assert len(long) == 10_000
-    assert path.stat().st_size < 5_000_000
-    page = Page(path)
-    assert len(page.all("details")) == 20
-    assert "Rows: 9501 to 10000" in page.text
-    assert "400 of 9600 voiceprints" in page.text
+def test_long_frames_are_paged(out: pd.DataFrame, tmp_path: Path) -> None:
+    page = Page(vp.report(pd.concat([out] * 25, ignore_index=True), tmp_path / "long.html"))
+    assert ["open" in one for one in page.all("details")] == [True, False, False]
+    assert "Rows: 1001 to 1250" in page.text
+    assert "400 of 1200 voiceprints" in page.text
+
+
+@pytest.mark.parametrize("ending", ["html", "md"])
+def test_reports_of_long_and_wide_frames_stay_small(large: pd.DataFrame, tmp_path: Path, ending: str) -> None:
+    path = vp.report(large, tmp_path / f"large.{ending}")
+    text = path.read_text().replace("\\", "")
+    assert 4_000_000 < path.stat().st_size < 5_000_000
+    found = re.search(r"Here are (\d+) of 10000 rows, those that failed", text)
+    assert found is not None
+    assert f"{found[1]} of 10000 rows: " in text or ending == "md"
+    assert text.count("bad clip") == 100 + 1  # and among the reasons
+    assert text.count("of no rate") == 1  # the same in every row
+    assert "licence of no rate; vp_source new." in text
+    page = Page(path) if ending == "html" else None
+    assert page is None or len(page.all("tr")) > int(found[1])
+
+
+@pytest.fixture(scope="module")
+def large() -> pd.DataFrame:
+    """10,000 rows of a wide table, measured, matched and clustered, of which the last 100 failed."""
+    embeddings, speakers = voices(500, 20, noise=0.6)
+    n, random = len(speakers), np.random.default_rng(0)
+    texts = {f"text_{k}": [f"{k} <say> of row {row:,} & others" for row in range(n)] for k in range(5)}
+    paths = [f"corpora/calls_{k % 7}/2026-01/recording-{k:06d}.wav" for k in range(n)]
+    measures = {f"vp_{name}": random.uniform(0, 20, n) for name in quality.MEASURES}
+    frame = pd.DataFrame({"path": paths, "licence": "of no rate", **texts, "voiceprint": prints(embeddings)})
+    frame = frame.assign(
+        vp_status="succeeded", vp_error_code=None, vp_error=None, vp_source="new", **measures
+    )
+    frame.loc[n - 100 :, ["voiceprint", "vp_status", "vp_error_code", "vp_error"]] = [
+        None,
+        "failed",
+        "decode",
+        "bad clip",
+    ]
+    people = vp.Library.from_frame(frame.assign(speaker=speakers)[::200], name="speaker")
+    frame = vp.match(frame, people, threshold=0.6, unknown_below=0.4)
+    answers = {
+        "cluster": speakers + 1,
+        "silhouette": random.uniform(-1, 1, n),
+        "representative": speakers > 9,
+    }
+    return frame.assign(**{f"vp_{name}": values for name, values in answers.items()})
+
+
+def test_frames_that_lost_columns_or_attributes_have_a_report(out: pd.DataFrame, tmp_path: Path) -> None:
+    few = out.head(3)[["audio", "voiceprint", "vp_status"]]
+    few.attrs = {}
+    text = vp.report(few, tmp_path / "few.md").read_text()
+    assert "| succeeded | 3 | 100% |" in text
+    assert f"the model {'ab' * 16}." in text  # as its prints name it
+    out.rename(columns=lambda name: name.replace("vp_", "x_").replace("voiceprint", "x_voiceprint")).to_csv(
+        tmp_path / "out.csv", index=False
+    )
+    again = pd.read_csv(tmp_path / "out.csv")
+    text = vp.report(again, tmp_path / "again.md").read_text()
+    assert "| invalid | 2 | 4% |" in text
+    assert "x\\_duration\\_s" in text
+    assert not any(one[40:90] in text for one in out["voiceprint"].dropna())
+
+
+def test_names_of_files_label_no_pictures_without_them(out: pd.DataFrame, tmp_path: Path) -> None:
+    files = out.assign(file=[f"secret-{k}.WAV" for k in range(len(out))], folder="a/secret")
+    for label in ("audio", "file", "folder"):
+        with pytest.raises(vp.UsageError, match=f"with redact=True, '{label}' is no label"):
+            vp.report(files, tmp_path / "report.html", label=label, redact=True)
+    assert not list(tmp_path.iterdir())
+    named = out.head(4).assign(speaker=["M. Smith Jr.", "ada.s", None, "wav"])
+    assert vp.report(named, tmp_path / "report.html", label="speaker", redact=True).exists()
+
+
+def test_voiceprints_within_other_text_are_not_shown(out: pd.DataFrame, tmp_path: Path) -> None:
+    text = out["voiceprint"].iloc[0]
+    deep = "corpora/" + "calls_of_2026/session-01/" * 8 + "a.wav"
+    few = out.head(3).assign(note=[f"ada: {text}", f"{text} (ada)", "none"], path=[deep, "b.wav", "c.wav"])
+    few = few.rename(columns={"speaker": f"speaker {text}"})
+    told = vp.report(few, tmp_path / "report.md").read_text()
+    assert not any(text[begin : begin + 20] in told for begin in range(0, len(text) - 20, 5))
+    assert "ada: (voiceprint, not shown)" in told.replace("\\", "")
+    assert "session\\-01/a.wav" in told or "session-01/a.wav" in told
 
 
 def test_hosted_prints_and_no_prints_have_a_report_too(out: pd.DataFrame, tmp_path: Path) -> None:

@@ -295,7 +295,7 @@ def _pictures(data: pd.DataFrame, label: Hashable | None, *, redact: bool) -> li
     names = pd.Series(prints.positions[:_MOST_DRAWN] + 1).astype(str)  # as the rows are numbered below
     if label is not None:
         names = pd.Series(labels_of(data, label, prints)[:_MOST_DRAWN]).map(shown)
-        if redact and names.str.contains(_LIKE_FILE).any():
+        if redact and any(map(_LIKE_FILE.search, names)):
             raise UsageError(
                 f"The pictures would show names of files: with redact=True, {quoted(label)} is no label."
             )

@@ -16,7 +16,7 @@ from voiceprint_nb.notebook.shown import shown
 
 Facts = Mapping[str, Any]
 
-OF_MATCH = ("decision", "label", "nearest", "score", "margin", "probability")
+OF_MATCH = ("decision", "label", "nearest", "score")
 OF_CLUSTER = ("cluster", "silhouette", "representative")
 
 

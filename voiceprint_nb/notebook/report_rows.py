@@ -24,7 +24,7 @@ _SAFE = (
     "source",
     *MEASURES,
 )  # what repeats nothing of a row's own words
-_NAMES = ("label", "nearest")  # of people, which may be those of files
+_SAFE_ANSWERS = {OF_MATCH: ("decision", "score", "margin", "probability"), OF_CLUSTER: OF_CLUSTER}
 
 
 def rows(
@@ -85,10 +85,8 @@ def _columns(
     """Names and cells of the columns that differ between rows, and what the others say in all of them."""
     hidden = {voiceprint_column(data), f"{prefix}job_id"}
     safe = {f"{prefix}{name}" for name in _SAFE}
-    for fields in (OF_MATCH, OF_CLUSTER):
-        safe |= {
-            f"{begin}{name}" for begin in prefixes(data, fields) for name in fields if name not in _NAMES
-        }
+    for fields, answers in _SAFE_ANSWERS.items():
+        safe |= {f"{begin}{name}" for begin in prefixes(data, fields) for name in answers}
     names, columns, same = [], [], []
     for place, name in enumerate(data.columns):
         if name in hidden or (redact and name not in safe):
