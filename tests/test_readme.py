@@ -21,7 +21,9 @@ def test_python_examples_run(monkeypatch, tmp_path):
     monkeypatch.delenv("PYANNOTEAI_API_KEY", raising=False)
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names: dict[str, object] = {}
-    exec(compile(example, "README.md", "exec"), names)  # noqa: S102 - the README's own example
+    with pytest.warns(UserWarning) as told:  # six speakers are too few
+        exec(compile(example, "README.md", "exec"), names)  # noqa: S102 - the README's own example
+    assert [str(one.message)[:19] for one in told] == ["6 speakers are too ", "No row gets a name:"]
     out = names["out"]
     assert (out.vp_status == "succeeded").sum() == 20
     assert out["voiceprint"].notna().sum() == 20

@@ -222,27 +222,27 @@ def test_a_calibration_that_is_too_small_gives_no_names(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the speakers are few
-        small = vp.calibrate(frame_of(6, 8, seed=1), enrolled=3)
+        small = vp.calibrate(frame_of(6, 6, seed=1), enrolled=3)
     with pytest.warns(UserWarning, match="No row gets a name") as told:
         out = vp.match(known, library, calibration=small)
     assert len(told) == 1
     assert str(told[0].message) == (
         "No row gets a name: asked for 0.01 false names, but with 20 people this calibration (6 speakers, "
-        "240 false claims) supports rates from 0.191 on. Calibrate with more speakers, ask for "
-        "false_name_rate=0.191, or give a threshold of your own."
+        "180 false claims) supports rates from 0.255 on. Calibrate with more speakers, ask for "
+        "false_name_rate=0.255, or give a threshold of your own."
     )
     assert out.vp_label.isna().all()
     assert out.vp_decision.eq("unsure").mean() > 0.9
     assert set(out.vp_decision) <= {"unsure", "unknown"}
     kept = out.attrs["voiceprint_nb_match"]["vp_"]
     assert (kept["false_name_rate"], kept["gives_names"], kept["threshold"]) == (0.01, False, None)
-    assert kept["supported_false_name_rate"] == pytest.approx(0.191, abs=1e-3)
+    assert kept["supported_false_name_rate"] == pytest.approx(0.255, abs=1e-3)
     assert kept["remark"] == str(told[0].message)
     assert vp.report(out.assign(vp_status="succeeded"), tmp_path / "report.html").exists()
     with pytest.warns(UserWarning, match="rests on"):
-        asked = vp.match(known, library, calibration=small, false_name_rate=0.191)
+        asked = vp.match(known, library, calibration=small, false_name_rate=0.255)
     assert asked.vp_decision.eq("match").mean() > 0.5
-    with pytest.warns(UserWarning, match=r"1 person this .* supports rates from 0.01 on"):
+    with pytest.warns(UserWarning, match=r"1 person this .* supports rates from 0.013 on"):
         vp.match(known, vp.Library.from_frame(known[:3]), calibration=small, false_name_rate=0.005)
     with pytest.warns(UserWarning, match=r"supports no rate\. Calibrate with more speakers, or give"):
         vp.match(known, vp.Library.from_frame(frame_of(130, 2, seed=3)), calibration=small)
@@ -254,9 +254,9 @@ def test_many_clips_of_few_speakers_are_no_large_calibration(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the speakers are few
         few = vp.calibrate(frame_of(4, 60, seed=1), enrolled=3)
-    assert 0.05 * few.n_impostor > 2.3 * 20 / 2
+    assert 2.31 * len(library) / few.n_impostor < 0.1  # were all of its claims counted
     with pytest.warns(UserWarning, match="No row gets a name"):
-        assert vp.match(known, library, calibration=few, false_name_rate=0.3).vp_label.isna().all()
+        assert vp.match(known, library, calibration=few, false_name_rate=0.5).vp_label.isna().all()
 
 
 def test_a_threshold_beside_a_calibration_is_told_what_it_does(

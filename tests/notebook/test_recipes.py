@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from voices import prints
+from voices import prints, voices
 
 import voiceprint_nb as vp
 from voiceprint_nb.engine.model import Model
@@ -25,12 +25,16 @@ def names(tmp_path: Path) -> dict[str, object]:
     manifest = tmp_path / "manifest.parquet"
     pd.read_csv(ROOT / "data" / "samples" / "manifest.csv").to_parquet(manifest)
     people = vp.Library()
-    people.add("nobody", prints(np.eye(1, 256, dtype=np.float32), Model.packaged().fingerprint))
+    model = Model.packaged().fingerprint
+    people.add("nobody", prints(np.eye(1, 256, dtype=np.float32), model))
+    embeddings, speakers = voices(40, 3, noise=0.5)
+    known = prints(np.pad(embeddings, [(0, 0), (0, 224)]), model)
     return {
         "vp": vp,
         "manifest": str(manifest),
         "folder": str(ROOT),
         "people": people,
+        "calibration": vp.calibrate(pd.DataFrame({"voiceprint": known, "speaker": speakers})),
         "results": str(tmp_path / "results"),
     }
 

@@ -65,7 +65,7 @@ def match(
     that true claims reach in 99 % of cases, the answer is ``unknown``; between the two, ``unsure``.
 
     A small calibration cannot tell that score. The lowest rate that it supports is about 2.3 times the number
-    of people, divided by its number of false claims (no more than ten of one speaker against one person are
+    of people, divided by its number of false claims (no more than six of one speaker against one person are
     counted): were that many strangers named, nine in ten calibrations would have seen a score so high. Asked
     for less, no row gets a name, and a warning says which rate is supported: calibrate with more speakers,
     ask for that rate, or give a threshold.

@@ -35,7 +35,7 @@ NO_THRESHOLD_TO_GROUP = (
     f"{_CALIBRATE} (on the speech that the default model was tried on, recorded alike, 1 % of the pairs of "
     "clips of two speakers reach 0.80)."
 )
-_ALIKE = 10  # claims of one speaker against one person: more say hardly more
+_ALIKE = 6  # claims of one speaker against one person: with more counted, strangers were named too often
 
 
 def warn(*remarks: str | None) -> None:
@@ -69,7 +69,7 @@ def supported_rate(calibration: Calibration, confidence: float) -> float:
 
     With n false claims seen, a score above all of them is passed by more than this share of others with
     probability ``1 - confidence``: ``(1 - share) ** n``. For 0.9 that is about 2.3 / n. Claims of one speaker
-    against one person are alike, so no more than ten of each are counted.
+    against one person are alike, so no more than six of each are counted (`benchmarks.identification`).
     """
     trials = calibration.trials.where(~calibration.trials.is_genuine)
     n_speakers = int(max(trials.speaker.max(), trials.person.max())) + 1
