@@ -33,6 +33,7 @@ import json, os, socket, sys
 from pathlib import Path
 
 import uvicorn
+from voiceprint_nb.engine.model import Model
 from voiceprint_nb.service.app import Policy
 from voiceprint_nb.service.assembly import assemble
 from voiceprint_nb.service.keys import PERMISSIONS, Caller, OpenDoor
@@ -45,7 +46,7 @@ class Door(OpenDoor):
         return Caller("default", frozenset(PERMISSIONS)) if authorization == f"Bearer {key}" else None
 
 
-app, _ = assemble(folder, Policy(Door()))
+app, _ = assemble(folder, Policy(Door()), model=Model.packaged())
 log = os.open(log_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
 
 

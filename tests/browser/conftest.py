@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 AXE = REPOSITORY / "tests" / "node_modules" / "axe-core" / "axe.min.js"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DEADLINE_S = 60.0
+TRIES = 4
 SETTINGS = {  # no news from outside; all cells are drawn, also those out of sight
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -223,6 +224,18 @@ class Notebook:
         """Run a cell, without waiting for its end."""
         self.cell(index).locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
+
+    def begin(self) -> None:
+        """Run the first cell to its end, again where it is dropped: Notebook 7 does so when it is slow."""
+        from playwright.sync_api import expect
+
+        prompt = self.cell(0).locator(".jp-InputPrompt").first
+        for _ in range(TRIES):
+            self.run(0)
+            with contextlib.suppress(AssertionError):
+                expect(prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=DEADLINE_S * 1000 / TRIES)
+                return
+        pytest.fail(f"the first cell does not run: {prompt.inner_text()}")
 
     def menu(self, *names: str) -> None:
         self.page.get_by_role("menuitem", name=names[0], exact=True).click()

@@ -17,7 +17,8 @@ def test_panel_picker_and_table(open_notebook):
         'run = vp.submit(noises(800, 4), service="local")',
     ]
     notebook = open_notebook("seven.ipynb", cells, seven=True)
-    for index in range(len(cells)):
+    notebook.begin()
+    for index in range(1, len(cells)):
         notebook.run(index)
     picker, table, run = (notebook.cell(index) for index in (1, 2, 3))
     run.get_by_role("button", name="Cancel").click()

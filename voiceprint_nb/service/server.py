@@ -61,6 +61,7 @@ def serve(*, data_dir: Path | None = None, redeliver: str | None = None, **optio
 
 
 def _serve(folder: Path, ring: KeyRing, options: Options) -> int:
+    model = Model.named(options.model)
     with _listener(options) as listener:
         logs.configure()
         works: Works | None = None
@@ -68,7 +69,7 @@ def _serve(folder: Path, ring: KeyRing, options: Options) -> int:
         app, works = assemble(
             folder,
             _policy(ring, options, meter),
-            model=Model.named(options.model),
+            model=model,
             threads=options.workers,
             compute=options.compute,
             max_waiting=options.max_waiting,
