@@ -1,4 +1,4 @@
-"""For all tests: none asks the keyring of whoever runs them."""
+"""For all tests: none asks the keyring of whoever runs them, and none fails by being slow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+settings.register_profile("untimed", parent=settings(), deadline=None)  # a busy machine is no fault
+settings.load_profile("untimed")
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"  # for processes of tests, too
