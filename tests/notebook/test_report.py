@@ -269,7 +269,7 @@ def test_methods_tell_what_voices_and_clips_were_judged_by(out: pd.DataFrame, tm
     assert "the model 'robust' (GE2E voice encoder, int8; fingerprint 3881c536" in text
     assert "Of clips longer than 30 s, the beginning was used." in text
     assert (
-        "3 clips were of doubtful quality, by any of these measures: speech (s) below 1.2; speech over"
+        "3 of 50 clips were of doubtful quality, by any of these measures: speech (s) below 1.2; speech over"
         in text
     )
     assert "a mean cosine similarity of 0.600 (a threshold that was given): 12 voices, with a mean" in text
@@ -427,14 +427,14 @@ def test_frames_that_lost_columns_or_attributes_have_a_report(out: pd.DataFrame,
     few = out.head(3)[["audio", "voiceprint", "vp_status"]]
     few.attrs = {}
     text = vp.report(few, tmp_path / "few.md").read_text()
-    assert "| succeeded | 3 | 100% |" in text
+    assert "| succeeded | 3 | 100.0% |" in text
     assert f"the model {'ab' * 16}." in text  # as its prints name it
     out.rename(columns=lambda name: name.replace("vp_", "x_").replace("voiceprint", "x_voiceprint")).to_csv(
         tmp_path / "out.csv", index=False
     )
     again = pd.read_csv(tmp_path / "out.csv")
     text = vp.report(again, tmp_path / "again.md").read_text()
-    assert "| invalid | 2 | 4% |" in text
+    assert "| invalid | 2 | 4.0% |" in text
     assert "x\\_duration\\_s" in text
     assert not any(one[40:90] in text for one in out["voiceprint"].dropna())
 

@@ -334,7 +334,7 @@ def _appendix(facts: Facts) -> list[Block]:
 
 def _shares(caption: str, what: str, counts: pd.Series[int]) -> Table:
     n_all = max(int(counts.sum()), 1)
-    lines = [[shown(name), str(count), percent(count / n_all)] for name, count in counts.items()]
+    lines = [[shown(name), str(count), f"{count / n_all:.1%}"] for name, count in counts.items()]
     return Table(caption, [what, "rows", "share"], lines, PAGE_ROWS)
 
 

@@ -83,7 +83,9 @@ def _quality(data: pd.DataFrame, prefix: str) -> list[str]:
             limits.append(f"{what} {bad} {limit:g}")
     if not limits:
         return []
-    return [f"{beyond.sum()} clips were of doubtful quality, by any of these measures: {'; '.join(limits)}."]
+    told_limits = "; ".join(limits)
+    count = f"{beyond.sum()} of {len(data)} clips"
+    return [f"{count} were of doubtful quality, by any of these measures: {told_limits}."]
 
 
 def measured(data: pd.DataFrame, prefix: str, measure: str) -> pd.Series[float]:
