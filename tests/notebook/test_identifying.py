@@ -259,6 +259,17 @@ def test_many_clips_of_few_speakers_are_no_large_calibration(
         assert vp.match(known, library, calibration=few, false_name_rate=0.5).vp_label.isna().all()
 
 
+def test_a_threshold_without_interval_is_told_as_such(known: pd.DataFrame) -> None:
+    people = vp.Library.from_frame(known.head(24))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the speakers are few
+        four = vp.calibrate(frame_of(4, 8, seed=1), enrolled=3)
+        out = vp.match(known, people, calibration=four, false_name_rate=0.2)
+    told = out.attrs["voiceprint_nb_match"]["vp_"]
+    assert told["gives_names"]
+    assert told["threshold_interval"] is None
+
+
 def test_a_threshold_beside_a_calibration_is_told_what_it_does(
     calibration: vp.Calibration, known: pd.DataFrame, library: vp.Library
 ) -> None:
@@ -358,6 +369,34 @@ def test_what_a_cohort_has_not_normalised_is_not_compared_with_what_it_has(
     assert len(told) == 2
     with pytest.raises(vp.UsageError, match="a number, not nan"):
         vp.match(known, library, threshold=float("nan"), cohort=cohort)
+
+
+def test_a_small_calibration_on_real_speech_names_no_strangers() -> None:
+    folder = speech_folder()
+    rows = pd.read_csv(folder / "manifest.csv")
+    names = np.random.default_rng(0).permutation(rows.speaker.unique())
+    calibrating, enrolled, strangers = names[:6], names[6:14], names[14:22]
+    clips = pd.concat(
+        [
+            rows[rows.speaker.isin(part)].groupby("speaker").head(6)
+            for part in (calibrating, enrolled, strangers)
+        ]
+    )
+    embedder = Embedder()
+    vectors = embedder.embed_many([audio.read_mono(folder / path) for path in clips.path])
+    clips = clips.assign(
+        voiceprint=[voiceprint_text(vector, embedder.model.fingerprint) for vector in vectors]
+    )
+    library = vp.Library.from_frame(clips[clips.speaker.isin(enrolled)].groupby("speaker").head(3))
+    of_strangers = clips[clips.speaker.isin(strangers)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the speakers are few
+        small = vp.calibrate(clips[clips.speaker.isin(calibrating)], enrolled=3)
+    best = small.threshold(1 / small.n_impostor).with_confidence(0.9)
+    assert vp.match(of_strangers, library, threshold=best).vp_label.notna().mean() > 0.05
+    with pytest.warns(UserWarning, match="No row gets a name"):
+        out = vp.match(of_strangers, library, calibration=small, false_name_rate=0.02)
+    assert out.vp_label.isna().all()
 
 
 def noisy(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:

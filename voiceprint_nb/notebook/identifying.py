@@ -323,7 +323,7 @@ def _calibrated(
         remark = _too_few_claims(calibration, false_name_rate, n_people, supported)
         return math.inf, reject, told | {"remark": remark}
     estimate, rests_on = threshold_for(calibration, false_name_rate / n_people)
-    accept = estimate.with_confidence(_CONFIDENCE)
+    accept = float(estimate.with_confidence(_CONFIDENCE))
     interval = [estimate.low, estimate.high] if math.isfinite(estimate.low) else None
     told |= {"threshold": accept, "threshold_interval": interval, "unknown_below": min(reject, accept)}
     asked = f"{false_name_rate:.2g} false names among {_people(n_people)}"
