@@ -108,9 +108,10 @@ def veil(request: httpx.Request) -> None:
 
 def hush() -> None:
     """Keep headers of answers to this task's requests out of httpcore's log: redirects hold signed links."""
-    for name in ("httpcore.http11", "httpcore.http2"):
-        logging.getLogger(name).addFilter(_without_headers)
-    _is_hushed.set(True)
+    if not _is_hushed.get():
+        for name in ("httpcore.http11", "httpcore.http2"):
+            logging.getLogger(name).addFilter(_without_headers)
+        _is_hushed.set(True)
 
 
 def _without_headers(record: logging.LogRecord) -> bool:

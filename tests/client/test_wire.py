@@ -221,7 +221,7 @@ async def copied(url: str, folder: Path) -> fetching.Downloaded:
 
 async def inspected(url: str) -> str:
     async with Inspector(Request(), passes_on=lambda _: True) as inspector:
-        return (await inspector.check(url)).state
+        return (await inspector.check(inspector.parse(url))).state
 
 
 # --- proxies --------------------------------------------------------------------------------------------

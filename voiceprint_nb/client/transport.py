@@ -315,14 +315,24 @@ async def _patiently(once: Callable[[], Awaitable[T]], breaker: Breaker, *, repe
 
 
 async def _retried(once: Callable[[], Awaitable[T]], *, repeatable: bool, attempts: int = _ATTEMPTS) -> T:
-    import stamina
+    may_repeat = partial(_may_repeat, repeatable=repeatable)
+    failed: ServiceError | None = None
+    try:
+        return await once()
+    except ServiceError as error:
+        if not may_repeat(error):
+            raise
+        failed = error
+    import stamina  # the machinery of retries costs a seventh of a request that needs none
 
     # without a handler of the user's, its warnings about planned retries would reach standard error
     logging.getLogger("stamina").addHandler(_SILENT)
-    may_repeat = partial(_may_repeat, repeatable=repeatable)
     # No bound on the time of all attempts: waiting for the rate limit would count, and each has its own.
     async for attempt in stamina.retry_context(on=may_repeat, attempts=attempts, timeout=None):
         with attempt:
+            if failed is not None:  # the first attempt was made above
+                first, failed = failed, None
+                raise first
             return await once()
     raise AssertionError("unreachable: the last attempt returns or raises")
 

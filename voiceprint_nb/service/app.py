@@ -92,16 +92,16 @@ class _Routes:
         self._description: dict[str, Any] | None = None
 
     def table(self) -> list[Route]:
-        """Every path with what it takes."""
+        """Every path with what it takes, the most usual ones first."""
         guarded = self._guarded
         routes = [
-            guarded("GET", TEST_PATH, self.test, None, counted=_WRITE),
+            guarded("GET", JOB_PATH, self.job, "jobs:read", counted=_READ),
+            guarded("POST", VOICEPRINT_PATH, self.voiceprint, "jobs:write", counted=_WRITE),
+            guarded("GET", JOBS_PATH, self.jobs, "jobs:read", counted=_READ),
             guarded("POST", MEDIA_INPUT_PATH, self.media_input, "media:write", counted=_WRITE),
             guarded("POST", MEDIA_OUTPUT_PATH, self.media_output, "media:read", counted=_WRITE),
-            guarded("POST", VOICEPRINT_PATH, self.voiceprint, "jobs:write", counted=_WRITE),
-            guarded("GET", JOB_PATH, self.job, "jobs:read", counted=_READ),
-            guarded("GET", JOBS_PATH, self.jobs, "jobs:read", counted=_READ),
             guarded("GET", OLD_JOBS_PATH, self.old_jobs, "jobs:read", counted=_READ),
+            guarded("GET", TEST_PATH, self.test, None, counted=_WRITE),
             Route(MEDIA_LINK_PATH, self.media_link, methods=["GET", "PUT"]),
             Route(HEALTH_PATH, self.health, methods=["GET"]),
             Route(DESCRIPTION_PATH, self.description, methods=["GET"]),
