@@ -152,6 +152,24 @@ def test_waiting_jobs_are_told_line_by_line_and_of_each_team_the_oldest(table: J
     assert [told("link", 2), told("link", 9)] == [[1, 2, 9], [1, 2, 3, 9]]
 
 
+def test_a_line_that_was_empty_is_looked_at_again(table: JobTable) -> None:
+    def told() -> list[list[int]]:
+        return [[job.seq for job in table.waiting(line, per_team=9)] for line in ("upload", "link", "alone")]
+
+    assert told() == [[], [], []]
+    table.add("ada", VoiceprintRequest("media://a"), now_ms=NOW_MS)
+    table.add("ada", VoiceprintRequest("https://clips.example/a"), now_ms=NOW_MS)
+    assert told() == [[1], [2], []]
+    table.write([Change(seq, "running", NOW_MS, starts=2 * seq) for seq in (1, 2)])
+    assert told() == [[], [], []]
+    table.write([Change(seq, "created", NOW_MS, starts=-2) for seq in (1, 2)])
+    assert told() == [[1], [], [2]]
+    table.write([Change(seq, "running", NOW_MS) for seq in (1, 2)])
+    assert told() == [[], [], []]
+    table.reopen()
+    assert told() == [[1], [], [2]]
+
+
 def test_the_first_jobs_of_each_team_are_found_fast_among_many(table: JobTable) -> None:
     for _ in range(10_000):
         table.add("ada", VoiceprintRequest("https://clips.example/a"), now_ms=NOW_MS)

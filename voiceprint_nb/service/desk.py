@@ -235,10 +235,8 @@ class Desk:
 
     def _turn(self) -> float | None:
         waits_s = [self._bench.stop_overdue()]
-        self._store()
         if not self._closing:
             waits_s.append(self._sweep_in_time())
-            self._store()  # what the sweep ended is not taken any more
             while self._bench.take():
                 pass
         self._store()
@@ -257,6 +255,7 @@ class Desk:
             self._swept_s = now_s
             stale = self._table.waiting_since(int((now_s - _MAX_WAIT_S) * 1000), limit=_SWEPT_AT_ONCE)
             self._bench.end_waiting(stale, CANCELED, "Stopped: the job waited longer than its upload is kept")
+            self._store()  # before any of them is taken
             self._table.expire(
                 outputs_before_ms=int((now_s - OUTPUT_LIFE_S) * 1000),
                 records_before_ms=int((now_s - RECORD_LIFE_S) * 1000),

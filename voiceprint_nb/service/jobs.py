@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from voiceprint_nb.contract import CREATED, RUNNING, TERMINAL_STATUSES, VoiceprintRequest
-from voiceprint_nb.service.records import ALONE, Change, Delivery, StoredJob, WaitingJob, job_id_at, moment_of
+from voiceprint_nb.service.records import (
+    ALONE,
+    LINES,
+    Change,
+    Delivery,
+    StoredJob,
+    WaitingJob,
+    job_id_at,
+    line_of,
+    moment_of,
+)
 from voiceprint_nb.service.schema import claimed, opened
 
 _MAX_NTH = 4095
@@ -72,6 +82,7 @@ class JobTable:
 
     def __init__(self, path: Path, *, alone: bool = True) -> None:
         self._mutex = threading.Lock()
+        self._lines = set(LINES)  # in which a job may wait: the others need no look
         self._claim = claimed(path.with_suffix(".lock")) if alone else None
         try:
             self._connection = opened(path)
@@ -100,6 +111,7 @@ class JobTable:
                     request.webhook_status_only,
                 ),
             )
+            self._lines.add(line_of(request.url))
         return job_id
 
     def find(self, team: str, job_id: str) -> StoredJob | None:
@@ -139,7 +151,13 @@ class JobTable:
 
     def waiting(self, line: str, *, per_team: int) -> list[WaitingJob]:
         """The jobs of a line on which nobody works, of each team the oldest ones."""
-        return [WaitingJob(*row) for row in self._read(_WAITING, line=line, per_team=per_team)]
+        with self._mutex:
+            if line not in self._lines:
+                return []
+            rows = self._connection.execute(_WAITING, {"line": line, "per_team": per_team}).fetchall()
+            if not rows:
+                self._lines.discard(line)
+        return [WaitingJob(*row) for row in rows]
 
     def waiting_since(self, before_ms: int, *, limit: int) -> list[WaitingJob]:
         """The oldest jobs that were accepted before this moment and on which nobody works."""
@@ -165,12 +183,15 @@ class JobTable:
         """Make jobs that an earlier service left running wait again; the number of waiting jobs by team."""
         with self._writing() as run:
             run("UPDATE jobs SET status = ? WHERE status = ?", (CREATED, RUNNING))
+            self._lines.update(LINES)
         return dict(self._read("SELECT team, count(*) FROM jobs WHERE status = ? GROUP BY team", CREATED))
 
     def write(self, changes: Sequence[Change]) -> None:
         """Store all changes in one transaction; each end of a job with a webhook makes its delivery due."""
         with self._writing() as run:
             for change in changes:
+                if change.status == CREATED:
+                    self._lines.update(LINES)
                 ends = change.status in TERMINAL_STATUSES
                 run(
                     "UPDATE jobs SET status = ?, updated_ms = ?, output = ?, starts = starts + ?, "

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from voiceprint_nb.contract import OUTPUT_LIFE_S, SUCCEEDED, Job, JobListItem, WebhookEvent
 
-UPLOAD, LINK, ALONE = "upload", "link", "alone"  # the lines in which jobs wait: see `WaitingJob`
+LINES = UPLOAD, LINK, ALONE = "upload", "link", "alone"  # in which jobs wait: see `WaitingJob`
+_UPLOADS = ("media://", "file://")
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class WaitingJob:
     @property
     def is_linked(self) -> bool:
         """Whether its audio must be fetched before the engine can have it."""
-        return not self.url.startswith(("media://", "file://"))
+        return line_of(self.url) == LINK
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,11 @@ class Change:
     at_ms: int
     output: str | None = field(default=None, repr=False)
     starts: int = 0
+
+
+def line_of(url: str) -> str:
+    """Where a new job on this address waits, as the table itself says it (`schema`)."""
+    return UPLOAD if url.startswith(_UPLOADS) else LINK
 
 
 def host_of(url: str) -> str:

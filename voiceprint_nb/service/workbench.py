@@ -144,7 +144,7 @@ class Workbench:
         if not jobs:
             return False
         now_ms = self._now_ms()
-        self._table.write([Change(job.seq, RUNNING, now_ms, starts=int(not job.is_linked)) for job in jobs])
+        self._write([Change(job.seq, RUNNING, now_ms, starts=int(not job.is_linked)) for job in jobs])
         for job in jobs:
             self._try(job, functools.partial(self._start, job))
         return True
@@ -178,11 +178,15 @@ class Workbench:
 
     def store(self) -> Counter[str]:
         """Put what changed on disk; how many jobs of which team have ended."""
-        if self._changes:
-            self._table.write(self._changes)
-            self._changes.clear()
+        self._write()
         ended, self._ended = self._ended, Counter()
         return ended
+
+    def _write(self, more: Sequence[Change] = ()) -> None:
+        """Put what changed on disk, and more: in one transaction."""
+        if self._changes or more:
+            self._table.write([*self._changes, *more])
+            self._changes.clear()
 
     def stop_overdue(self) -> float | None:
         """Cancel jobs that take too long; seconds until more than notes must be looked at."""
