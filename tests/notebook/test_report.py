@@ -272,7 +272,10 @@ def test_methods_tell_what_voices_and_clips_were_judged_by(out: pd.DataFrame, tm
         "3 of 50 clips were of doubtful quality, by any of these measures: speech (s) below 1.2; speech over"
         in text
     )
-    assert "a mean cosine similarity of 0.600 (a threshold that was given): 12 voices, with a mean" in text
+    assert (
+        "a mean cosine similarity of 0.600 or more (a threshold that was given): 12 voices, with a mean"
+        in text
+    )
     with pytest.warns(UserWarning, match="12 speakers are too few"):
         calibration = vp.calibrate(out)
     clustered = vp.cluster(out, calibration=calibration, false_accept_rate=0.05)
@@ -299,8 +302,8 @@ def test_methods_tell_what_rate_a_calibration_supports(out: pd.DataFrame, tmp_pa
     assert "| gives names | False |" in text
     assert "| remark | No row gets a name" in text
     told = methods_of(unnamed)
-    assert "None was given a name, as the calibration cannot tell a score that only 0.01% of clips" in told
-    assert f"reach, but {percent(rate)} at the least" in told
+    assert "None was given a name: at most 0.01% of clips of people who are not enrolled" in told
+    assert f"so small a calibration supports only rates from {percent(rate)} on; below" in told
 
 
 def test_an_error_rate_has_one_interval() -> None:
@@ -421,6 +424,16 @@ def large() -> pd.DataFrame:
         "representative": speakers > 9,
     }
     return frame.assign(**{f"vp_{name}": values for name, values in answers.items()})
+
+
+def test_thousands_of_names_are_told_in_a_line(tmp_path: Path) -> None:
+    many = frame_of(2500, 1, seed=5).assign(vp_status="succeeded", vp_cluster=range(2500))
+    many = many.assign(vp_silhouette=0.0, vp_representative=True)
+    library = vp.Library.from_frame(many)
+    text = vp.report(many, tmp_path / "many.md", library=library).read_text()
+    assert "| 500 others | 500 | 20.0% |" in text
+    assert text.count("s5-2499") == 1  # in its own row
+    assert ": 2000 of 2500 people" in text
 
 
 def test_frames_that_lost_columns_or_attributes_have_a_report(out: pd.DataFrame, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from voiceprint_nb.scratch import write_private
 _LABEL = "label of the report"
 _MOST_BYTES = 4_800_000  # so that mail takes it
 _LEAST_ROWS_BYTES = 500_000
+_MOST_LINES = 2000  # of names, people or voices
 _MOST_WORST = 5
 _MOST_DRAWN = 400  # prints in a picture of all pairs
 _MOST_NARROW = 12  # rows of a heat map that have room in a narrow picture
@@ -116,8 +117,8 @@ def report(
         matplotlib or scikit-learn is not installed.
     """
     target = Path(path).expanduser()
-    format = FORMATS.get(target.suffix.lower())
-    if format is None:
+    form = FORMATS.get(target.suffix.lower())
+    if form is None:
         raise UsageError(f"{target.name!r} has no known ending: use .html or .md.")
     if not isinstance(data, pd.DataFrame):
         kind = "Dask DataFrame: compute() it first" if is_dask(data) else type(data).__name__
@@ -137,9 +138,9 @@ def report(
         *_pictures(data, label, redact=redact),
     ]
     after = [Heading("Methods"), Paragraph(methods(data, facts, prefix, calibration)), *_appendix(facts)]
-    most_bytes = max(_LEAST_ROWS_BYTES, _MOST_BYTES - len(format.write(title, before + after).encode()))
-    told_rows = rows(data, prefix, redact=redact, most_bytes=most_bytes, written=format.row)
-    text = format.write(title, [*before, *told_rows, *after])
+    most_bytes = max(_LEAST_ROWS_BYTES, _MOST_BYTES - len(form.write(title, before + after).encode()))
+    told_rows = rows(data, prefix, redact=redact, most_bytes=most_bytes, written=form.row)
+    text = form.write(title, [*before, *told_rows, *after])
     try:
         write_private(target, text.encode())
     except OSError as error:
@@ -258,8 +259,10 @@ def _matches(data: pd.DataFrame) -> list[Block]:
 def _people(library: Library | None) -> list[Block]:
     if library is None:
         return []
-    lines = [[cell(value) for value in line] for line in library.people.to_numpy()]
-    return [Heading("Enrolled people"), Table("People", list(library.people.columns), lines, PAGE_ROWS)]
+    people = library.people
+    lines = [[cell(value) for value in line] for line in people.head(_MOST_LINES).to_numpy()]
+    caption = "People" if len(lines) == len(people) else f"{len(lines)} of {len(people)} people"
+    return [Heading("Enrolled people"), Table(caption, list(people.columns), lines, PAGE_ROWS)]
 
 
 def _clusters(data: pd.DataFrame) -> list[Block]:
@@ -334,7 +337,11 @@ def _appendix(facts: Facts) -> list[Block]:
 
 def _shares(caption: str, what: str, counts: pd.Series[int]) -> Table:
     n_all = max(int(counts.sum()), 1)
-    lines = [[shown(name), str(count), f"{count / n_all:.1%}"] for name, count in counts.items()]
+    most = counts.head(_MOST_LINES)
+    lines = [[shown(name), str(count), f"{count / n_all:.1%}"] for name, count in most.items()]
+    if n_others := len(counts) - len(most):
+        rest = int(counts.sum() - most.sum())
+        lines.append([f"{n_others} others", str(rest), f"{rest / n_all:.1%}"])
     return Table(caption, [what, "rows", "share"], lines, PAGE_ROWS)
 
 

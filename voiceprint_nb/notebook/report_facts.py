@@ -68,7 +68,7 @@ def decided_by(data: pd.DataFrame, verb: str, prefix: str) -> Facts:
 
 def where(facts: Facts) -> str:
     """By what, and on whose machine."""
-    service = facts.get("service", "an unknown service")
+    service = facts.get("service", "a service that the table does not name")
     return "by the local service, on one machine" if service == "local" else f"by {shown(service)}"
 
 

@@ -114,11 +114,12 @@ def _match(facts: Facts) -> str:
     compared = f"compared with {people}, its score being {score} to {whom}."
     unknown = f"below {facts['unknown_below']:.3f} it was called unknown"
     if not facts.get("gives_names", True):
-        asked, least = percent(facts["false_name_rate"]), percent(facts["supported_false_name_rate"])
+        asked, least = percent(facts["false_name_rate"]), facts["supported_false_name_rate"]
+        supported = "none" if least >= 1 else f"only rates from {percent(least)} on"
         return (
-            f"{compared} None was given a name, as the calibration cannot tell a score that only {asked} of "
-            f"clips of people who are not enrolled reach, but {least} at the least; {unknown}, else unsure: "
-            "perhaps of the most similar person."
+            f"{compared} None was given a name: at most {asked} of clips of people who are not enrolled were "
+            f"to get one, and of such rates so small a calibration supports {supported}; {unknown}, else "
+            "unsure: perhaps of the most similar person."
         )
     why = "a threshold that was given"
     if facts["by"] == "calibration":
@@ -138,7 +139,8 @@ def _cluster(facts: Facts) -> str:
     if facts["by"] == "calibration":
         rate = percent(facts["false_accept_rate"])
         why = f"by the calibration, {rate} of pairs of clips of different speakers reach that"
+    least = f"{facts['threshold']:.3f} or more ({why})"
     return (
-        f"{how}, until no two groups had a mean cosine similarity of {facts['threshold']:.3f} ({why}): "
+        f"{how}, until no two groups had a mean cosine similarity of {least}: "
         f"{facts['clusters']} voices, with a mean silhouette of {facts['silhouette']:.2f}."
     )

@@ -17,13 +17,8 @@ from voiceprint_nb.notebook.shown import shown
 PAGE_ROWS = 500
 
 _MOST_CHARACTERS = 80
-_SAFE = (
-    "status",
-    "error_code",
-    "duration_s",
-    "source",
-    *MEASURES,
-)  # what repeats nothing of a row's own words
+# what repeats nothing of a row's own words
+_SAFE = ("status", "error_code", "duration_s", "source", *MEASURES)
 _SAFE_ANSWERS = {OF_MATCH: ("decision", "score", "margin", "probability"), OF_CLUSTER: OF_CLUSTER}
 
 
