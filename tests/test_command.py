@@ -145,6 +145,9 @@ def test_run_then_compare(ending, good, tmp_path, capsys):
     assert list(cosines) == ["id", "007", "NA", "1.10"]
     values = cosines[["007", "NA", "1.10"]].to_numpy().astype(float)
     np.testing.assert_allclose(values, vp.compare(back), atol=1e-6)
+    assert main(["compare", str(out), "--label", "id", "--top", "2", "--out", str(matrix)]) == 0
+    alike = read_table(matrix)
+    assert alike.row.tolist() == ["007"] * 2 + ["NA"] * 2 + ["1.10"] * 2
     assert main(["compare", str(out)]) == 0
     page = tmp_path / "report.html"
     assert main(["report", str(out), str(page), "--label", "id"]) == 0

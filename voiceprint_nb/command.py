@@ -100,9 +100,12 @@ def _forget(*, run_id: str | None, everything: bool) -> int:
     return ALL_ROWS
 
 
-def _compare(*, manifest: Path, label: str | None, out: Path | None) -> int:
+def _compare(*, manifest: Path, label: str | None, top: int | None, out: Path | None) -> int:
     from voiceprint_nb.notebook.comparing import compare
 
+    if top is not None:
+        write_table(compare(read_table(manifest), label, top=top), out)
+        return ALL_ROWS
     matrix = compare(read_table(manifest), label)
     names = _unique([label or "row", *map(str, matrix.columns)])
     table = matrix.set_axis(names[1:], axis="columns")
@@ -447,6 +450,7 @@ def _add_comparing(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     for command in (compare, calibrate, enroll, match, cluster, reported):
         command.add_argument("manifest", type=Path, help="result of run")
     compare.add_argument("--label", help="column that names the rows")
+    compare.add_argument("--top", type=int, metavar="K", help="a table of the K most alike of each row")
     reported.add_argument("path", type=Path, help="file to write, .html or .md")
     reported.add_argument("--redact", action="store_true", help="leave names of files out")
     reported.add_argument("--label", help="column that says who speaks, for the pictures")
