@@ -18,7 +18,8 @@ import soundfile
 from voices import prints, voices
 
 import voiceprint_nb as vp
-from voiceprint_nb.command import main, read_table, write_table
+from voiceprint_nb.command import main
+from voiceprint_nb.notebook.terminal import read_table, write_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLES = REPOSITORY / "data" / "samples"

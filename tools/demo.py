@@ -13,7 +13,7 @@ import pandas as pd
 import voiceprint_nb as vp
 from voiceprint_nb.analysis.plots import similarity_matrix
 from voiceprint_nb.analysis.similarity import nearest
-from voiceprint_nb.command import write_table
+from voiceprint_nb.notebook.terminal import write_table
 
 ROOT = Path(__file__).parent.parent
 MANIFEST = ROOT / "data" / "samples" / "manifest.csv"
