@@ -54,6 +54,7 @@ def assemble(
     max_waiting: int = MAX_WAITING,
     new_client: Callable[[], httpx.AsyncClient] = plain_client,
     meter: Meter | None = None,
+    lasting: bool = True,
 ) -> tuple[Starlette, Works]:
     """Start a service in a folder of its own; its routes, and what its owner must close.
 
@@ -75,6 +76,8 @@ def assemble(
         Makes the HTTP client for linked clips and webhooks.
     meter : Meter, optional
         Counts what happens.
+    lasting : bool
+        Whether the folder outlives the process.
     """
     cluster = None if compute is None else Cluster(scheduler_address(compute), model=model)
     threads = threads or (usable_cpus() if cluster is None else BATCHES)
@@ -95,6 +98,7 @@ def assemble(
             in_flight=max(IN_FLIGHT, batch * threads),
             new_client=new_client,
             meter=meter,
+            lasting=lasting,
         )
     except BaseException:
         pool.close()

@@ -86,6 +86,8 @@ class Desk:
         Makes the HTTP client that downloads linked clips and sends webhooks.
     meter : Meter
         Counts what happens.
+    lasting : bool
+        Whether the folder outlives the process.
     """
 
     def __init__(
@@ -104,9 +106,10 @@ class Desk:
         deadline_s: float = DEADLINE_S,
         new_client: Callable[[], httpx.AsyncClient] = plain_client,
         meter: Meter | None = None,
+        lasting: bool = True,
     ) -> None:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._table = JobTable(data_dir / "jobs.sqlite3")
+        self._table = JobTable(data_dir / "jobs.sqlite3", lasting=lasting)
         self._media, self._clock, self._max_waiting = media, clock, max_waiting
         self._outside = Outside(new_client)
         self._clerk = Clerk(self._turn, is_done=self._is_done, at_end=self._end)

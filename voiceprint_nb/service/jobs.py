@@ -73,6 +73,8 @@ class JobTable:
         The SQLite file, made with mode 0600 if it is not there.
     alone : bool
         Whether this is the service that works on the jobs; an operator's command only reads.
+    lasting : bool
+        Whether the file outlives the process.
 
     Raises
     ------
@@ -80,12 +82,12 @@ class JobTable:
         Another service works on the file, a newer version wrote it, or it cannot be used.
     """
 
-    def __init__(self, path: Path, *, alone: bool = True) -> None:
+    def __init__(self, path: Path, *, alone: bool = True, lasting: bool = True) -> None:
         self._mutex = threading.Lock()
         self._lines = set(LINES)  # in which a job may wait: the others need no look
         self._claim = claimed(path.with_suffix(".lock")) if alone else None
         try:
-            self._connection = opened(path)
+            self._connection = opened(path, lasting=lasting)
         except BaseException:
             if self._claim is not None:
                 self._claim.close()

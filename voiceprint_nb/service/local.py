@@ -63,7 +63,9 @@ class LocalService:
         passing = folder if data_dir is None else None
         policy = Policy(OpenDoor(webhook_secret), limits, files=True, plain_webhooks=True)
         try:
-            self._app, works = assemble(folder, policy, model=self._model, threads=threads)
+            self._app, works = assemble(
+                folder, policy, model=self._model, threads=threads, lasting=data_dir is not None
+            )
         except BaseException:
             if passing is not None:
                 shutil.rmtree(passing)

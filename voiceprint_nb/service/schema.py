@@ -102,8 +102,15 @@ def claimed(path: Path) -> sqlite3.Connection:
     return claim
 
 
-def opened(path: Path) -> sqlite3.Connection:
+def opened(path: Path, *, lasting: bool = True) -> sqlite3.Connection:
     """The table's file, in the present format; its function ``host_of`` tells the host of an address.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    lasting : bool
+        Whether it outlives the process: one that does not need not reach the disk.
 
     Raises
     ------
@@ -114,18 +121,18 @@ def opened(path: Path) -> sqlite3.Connection:
         _make_private(path)
         connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(connection)
+            _prepare(connection, lasting=lasting)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
+def _prepare(connection: sqlite3.Connection, *, lasting: bool) -> None:
     run = connection.execute
     connection.create_function("host_of", 1, host_of, deterministic=True)
     run("PRAGMA journal_mode=WAL")
-    run("PRAGMA synchronous=NORMAL")
+    run(f"PRAGMA synchronous={'NORMAL' if lasting else 'OFF'}")
     run("PRAGMA secure_delete=ON")  # a deleted voiceprint is overwritten
     if _format(connection) == FORMAT:
         return
