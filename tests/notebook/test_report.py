@@ -245,9 +245,9 @@ def test_matches_under_a_prefix_of_their_own_are_told(out: pd.DataFrame, tmp_pat
     text = vp.report(both, tmp_path / "both.md").read_text()
     who, sure = re.split(r"^## ", text, flags=re.M)[3:5]
     assert who.startswith("Who speaks (who\\_label)")
-    assert "| name from a score of | 0.6 |" in who
+    assert "| threshold | 0.6 |" in who
     assert sure.startswith("Who speaks (sure\\_label)")
-    assert "| name from a score of | 0.9 |\n| unknown below | 0.7 |" in sure
+    assert "| threshold | 0.9 |\n| unknown below | 0.7 |" in sure
     assert "For the columns who\\_label and who\\_decision, each clip was compared with 12" in text
     assert "A score of 0.900 or more (a threshold that was given) gave it the name" in text
     assert "below 0.700 it was called unknown, and between the two unsure" in text

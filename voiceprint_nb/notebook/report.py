@@ -6,7 +6,7 @@ import io
 import os
 import platform
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,30 +20,25 @@ from voiceprint_nb.analysis.prints import labels_of, prints_of
 from voiceprint_nb.errors import ROW_CODES, MissingExtra, UsageError
 from voiceprint_nb.notebook import plots
 from voiceprint_nb.notebook.frames import is_dask
+from voiceprint_nb.notebook.report_answers import clusters, matches, pairs, people, shares
 from voiceprint_nb.notebook.report_facts import (
-    OF_CLUSTER,
-    OF_MATCH,
     Facts,
-    decided_by,
     error_rate,
     facts_of,
-    percent,
     prefix_of,
-    prefixes,
     seconds_of,
     told,
     where,
 )
 from voiceprint_nb.notebook.report_methods import LIMITS, measured, methods
 from voiceprint_nb.notebook.report_page import FORMATS, Block, Figure, Heading, Paragraph, Table
-from voiceprint_nb.notebook.report_rows import PAGE_ROWS, cell, rows
+from voiceprint_nb.notebook.report_rows import rows
 from voiceprint_nb.notebook.shown import shown
 from voiceprint_nb.scratch import write_private
 
 _LABEL = "label of the report"
 _MOST_BYTES = 4_800_000  # so that mail takes it
 _LEAST_ROWS_BYTES = 500_000
-_MOST_LINES = 2000  # of names, people or voices
 _MOST_WORST = 5
 _MOST_DRAWN = 400  # prints in a picture of all pairs
 _MOST_NARROW = 12  # rows of a heat map that have room in a narrow picture
@@ -51,20 +46,6 @@ _PACKAGES = ("voiceprint_nb", "numpy", "pandas", "onnxruntime", "soundfile", "sc
 _LIKE_FILE = re.compile(
     r"[/\\]|\.(aac|aif{1,2}|amr|flac|m4a|mp[234]|oga|ogg|opus|wav|webm|wma)$", re.IGNORECASE
 )
-_TOLD = {  # what match and cluster were decided by, in words
-    "by": "threshold",
-    "threshold": "name from a score of",
-    "threshold_interval": "95% interval of that",
-    "unknown_below": "unknown below",
-    "false_name_rate": "strangers with a name, asked",
-    "supported_false_name_rate": "strangers with a name, least that the calibration can tell",
-    "gives_names": "gives names",
-    "false_accept_rate": "pairs of different speakers as alike",
-    "people": "enrolled people",
-    "clusters": "voices",
-    "silhouette": "mean silhouette",
-}
-_RATES = {"false_name_rate", "supported_false_name_rate", "false_accept_rate"}
 
 
 def report(
@@ -132,9 +113,9 @@ def report(
         *_durations(data, prefix),
         *_quality(data, prefix),
         *_calibration(calibration),
-        *_matches(data),
-        *_people(library),
-        *_clusters(data),
+        *matches(data),
+        *people(library),
+        *clusters(data),
         *_pictures(data, label, redact=redact),
     ]
     after = [Heading("Methods"), Paragraph(methods(data, facts, prefix, calibration)), *_appendix(facts)]
@@ -158,7 +139,7 @@ def _first_words(data: pd.DataFrame, facts: Facts) -> str:
 
 def _counts(data: pd.DataFrame, prefix: str, *, redact: bool) -> list[Block]:
     states = told(data, f"{prefix}status").value_counts()
-    blocks: list[Block] = [Heading("Outcome"), _shares("Rows by state", "state", states)]
+    blocks: list[Block] = [Heading("Outcome"), shares("Rows by state", "state", states)]
     codes, sentences = told(data, f"{prefix}error_code"), told(data, f"{prefix}error")
     if codes.notna().any():
         names = ["code", "rows", "meaning", "one of the sentences"]
@@ -243,49 +224,6 @@ def _calibration(calibration: Calibration | None) -> list[Block]:
     ]
 
 
-def _matches(data: pd.DataFrame) -> list[Block]:
-    blocks: list[Block] = []
-    begins = prefixes(data, OF_MATCH)
-    for prefix in begins:
-        which = f" ({prefix}label)" if len(begins) > 1 else ""
-        decisions = told(data, f"{prefix}decision").value_counts()
-        blocks += [Heading(f"Who speaks{which}"), _shares("Decisions", "decision", decisions)]
-        if len(names := told(data, f"{prefix}label").value_counts()):
-            blocks.append(_shares("Names", "name", names))
-        blocks += _decided(decided_by(data, "match", prefix))
-    return blocks
-
-
-def _people(library: Library | None) -> list[Block]:
-    if library is None:
-        return []
-    people = library.people
-    lines = [[cell(value) for value in line] for line in people.head(_MOST_LINES).to_numpy()]
-    caption = "People" if len(lines) == len(people) else f"{len(lines)} of {len(people)} people"
-    return [Heading("Enrolled people"), Table(caption, list(people.columns), lines, PAGE_ROWS)]
-
-
-def _clusters(data: pd.DataFrame) -> list[Block]:
-    blocks: list[Block] = []
-    begins = prefixes(data, OF_CLUSTER)
-    for prefix in begins:
-        which = f" ({prefix}cluster)" if len(begins) > 1 else ""
-        sizes = told(data, f"{prefix}cluster").value_counts()
-        blocks += [Heading(f"Voices found{which}"), _shares("Rows by voice", "voice", sizes)]
-        blocks += _decided(decided_by(data, "cluster", prefix))
-    return blocks
-
-
-def _decided(facts: Facts) -> list[Block]:
-    """What the answers of one verb under one prefix rest on."""
-    lines = [
-        [_TOLD.get(name, name), percent(value) if name in _RATES else _value(value)]
-        for name, value in facts.items()
-        if value is not None
-    ]
-    return [Table("Decided by", ["what", "value"], lines)] if lines else []
-
-
 def _pictures(data: pd.DataFrame, label: Hashable | None, *, redact: bool) -> list[Block]:
     try:
         prints = prints_of(data)
@@ -327,34 +265,12 @@ def _appendix(facts: Facts) -> list[Block]:
             versions[name] = "not installed"
     return [
         Heading("Appendix"),
-        Table("Settings of the run", ["setting", "value"], _pairs(facts)),
-        Table("Versions", ["package", "version"], _pairs(versions)),
+        Table("Settings of the run", ["setting", "value"], pairs(facts)),
+        Table("Versions", ["package", "version"], pairs(versions)),
     ]
 
 
 # --- cells and pictures ---------------------------------------------------------------------------------
-
-
-def _shares(caption: str, what: str, counts: pd.Series[int]) -> Table:
-    n_all = max(int(counts.sum()), 1)
-    most = counts.head(_MOST_LINES)
-    lines = [[shown(name), str(count), f"{count / n_all:.1%}"] for name, count in most.items()]
-    if n_others := len(counts) - len(most):
-        rest = int(counts.sum() - most.sum())
-        lines.append([f"{n_others} others", str(rest), f"{rest / n_all:.1%}"])
-    return Table(caption, [what, "rows", "share"], lines, PAGE_ROWS)
-
-
-def _pairs(facts: Mapping[str, object]) -> list[list[str]]:
-    return [[name, _value(value)] for name, value in facts.items()]
-
-
-def _value(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_value(one)}" for name, one in value.items())
-    if isinstance(value, (tuple, list)):
-        return " to ".join(map(_value, value))
-    return f"{value:.4g}" if isinstance(value, float) else shown(value)
 
 
 def _axes(size: tuple[float, float]) -> Any:
