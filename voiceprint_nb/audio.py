@@ -28,6 +28,7 @@ SILENCE_PEAK = 1e-3
 """Peak amplitude (-60 dBFS) under which a clip counts as silent: dithered silence stays below -80 dBFS."""
 
 _PLAIN_BYTES, _PLAIN_MORE_BYTES = 4096, 64 * 1024  # 0.1 s of mono speech, then another 2 s
+_PCM_NAMES = {2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}
 _HEARD_STEPS = 2 * SILENCE_PEAK * 32768 + 2  # of 16 bits; each may be off by one
 _MOMENT_FRAMES = 4096  # in which most recordings are heard; a frame of FLAC
 _BLOCK_VALUES = 1 << 18  # of all channels together, so that memory does not grow with their number
@@ -38,7 +39,7 @@ _FFMPEG_TIMEOUT_S = 120.0
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile reports 2**63 - 1 for a FLAC stream of open length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AudioFacts:
     """What the header of a file says.
 
@@ -324,7 +325,8 @@ def _plain_and_heard(path: Path) -> AudioFacts | None:
         os.close(number)
     name = "WAVEX" if wav.is_extensible else "WAV"
     duration_s = wav.frames / wav.sample_rate_hz
-    return AudioFacts(name, f"PCM_{8 * wav.sample_bytes}", duration_s, wav.sample_rate_hz, wav.channels)
+    subtype = _PCM_NAMES[wav.sample_bytes]
+    return AudioFacts(name, subtype, duration_s, wav.sample_rate_hz, wav.channels)
 
 
 def _is_heard_at_once(wav: containers.PlainWav, head: bytes) -> bool:
