@@ -377,7 +377,7 @@ def test_help(command, capsys):
 def test_interrupt_exits_with_130_and_resume_completes(tmp_path):
     rng = np.random.default_rng(0)
     for n in range(300):
-        soundfile.write(tmp_path / f"{n}.wav", rng.normal(scale=0.1, size=32_000), 16_000)
+        soundfile.write(tmp_path / f"{n}.wav", rng.normal(scale=0.1, size=160_000), 16_000)
     pd.DataFrame({"audio": [f"{n}.wav" for n in range(300)]}).to_csv(tmp_path / "many.csv", index=False)
     program = [*SCRIPT, "run", "many.csv", "--out", "out.csv"]
     running = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

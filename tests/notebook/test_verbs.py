@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from voices import prints, voices
 
 import voiceprint_nb as vp
 from voiceprint_nb import scratch
@@ -80,7 +81,7 @@ def test_compare_takes_series_prints_and_texts(finished):
         (pd.DataFrame({"x": [1]}), None, "pass the result of voiceprints"),
         (pd.DataFrame({"voiceprint": [None]}), None, "no voiceprint to compare"),
         (pd.DataFrame({"voiceprint": ["opaque"]}), None, "opaque"),
-        (pd.DataFrame({"voiceprint": ["opaque"]}), "speaker", "no column 'speaker' to name"),
+        (pd.DataFrame({"voiceprint": prints(voices(2, 1, noise=0.1)[0])}), "speaker", "no column 'speaker'"),
         ([], None, "no voiceprint to compare"),
     ],
 )
