@@ -14,6 +14,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kernels import DEADLINE_S, Kernel, opened_kernel
+from voices import frame_of
+
+import voiceprint_nb as vp
+from voiceprint_nb.analysis import calibration as calibrating
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -70,3 +74,23 @@ def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def few_repeats() -> Iterator[None]:
+    """Bootstraps of fewer draws, which take less time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrating, "_REPEATS", 150)
+        yield
+
+
+@pytest.fixture(scope="module")
+def calibration(few_repeats: None) -> vp.Calibration:
+    """Of sixty made-up voices."""
+    return vp.calibrate(frame_of(60, 6, seed=1), enrolled=3)
+
+
+@pytest.fixture(scope="module")
+def known() -> pd.DataFrame:
+    """Twenty other ones, with their names."""
+    return frame_of(20, 8, seed=2)

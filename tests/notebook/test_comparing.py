@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 import pytest
 from voices import frame_of, prints, voices
 
 import voiceprint_nb as vp
-from voiceprint_nb.analysis import calibration as calibrating
 from voiceprint_nb.analysis import matching, trials
 from voiceprint_nb.notebook import comparing
 
-
-@pytest.fixture(scope="module", autouse=True)
-def few_repeats() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibrating, "_REPEATS", 150)
-        yield
-
-
-@pytest.fixture(scope="module")
-def calibration() -> vp.Calibration:
-    return vp.calibrate(frame_of(60, 6, seed=1), enrolled=3)
-
-
-@pytest.fixture(scope="module")
-def known() -> pd.DataFrame:
-    return frame_of(20, 8, seed=2)
+pytestmark = pytest.mark.usefixtures("few_repeats")
 
 
 def test_few_speakers_and_small_cohorts_are_told() -> None:

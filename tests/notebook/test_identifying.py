@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +14,13 @@ from voices import frame_of, prints, voices
 
 import voiceprint_nb as vp
 from voiceprint_nb import audio
-from voiceprint_nb.analysis import calibration as calibrating
 from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
 
 OTHER_MODEL = "cd" * 16
 HOSTED = "aG9zdGVkIHByaW50IG9mIGFub3RoZXIga2luZA=="
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_repeats() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibrating, "_REPEATS", 150)
-        yield
-
-
-@pytest.fixture(scope="module")
-def calibration() -> vp.Calibration:
-    return vp.calibrate(frame_of(60, 6, seed=1), enrolled=3)
-
-
-@pytest.fixture(scope="module")
-def known() -> pd.DataFrame:
-    return frame_of(20, 8, seed=2)
+pytestmark = pytest.mark.usefixtures("few_repeats")
 
 
 @pytest.fixture(scope="module")

@@ -225,9 +225,8 @@ class Waiter:
             pause_s, began_s = min(_GROWTH * pause_s, self._interval_s), self._api.clock()
             ended = sorted(await self._ended(), key=lambda job_id: self._opened_at.get(job_id, 0.0))
             if reads := [self._read_soon(job_id) for job_id in ended]:
-                await asyncio.wait(
-                    reads, timeout=self._interval_s
-                )  # a read that hangs holds up none but itself
+                # a read that hangs holds up none but itself
+                await asyncio.wait(reads, timeout=self._interval_s)
             busy_s = self._api.clock() - began_s  # reads wait for their turns: the beat goes on
 
     async def _told_to_all(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from voiceprint_nb import scratch
 from voiceprint_nb.contract import MAX_BYTES, MEDIA_LINK_LIFE_S
 
 MEDIA_LINK_PATH = "/media/{token}"
@@ -168,8 +169,5 @@ def _kept_secret(path: Path) -> bytes:
     if path.exists() and len(kept := path.read_bytes()) == _SECRET_BYTES:
         return kept  # an empty one, left by a power cut, would sign for everybody
     secret = secrets.token_bytes(_SECRET_BYTES)
-    descriptor, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secret)
-    Path(name).replace(path)
+    scratch.write_private(path, secret)
     return secret
