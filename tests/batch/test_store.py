@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -365,3 +366,69 @@ def test_times_of_a_run_are_those_of_its_jobs(tmp_path: Path) -> None:
         ledger.succeeded("early", voiceprint=SECRET_PRINT, warning=None)
         assert ledger.times_of_run(run_id) == [(101.0, 101.5, 110.0), (102.5, 103.0, None)]
         assert ledger.times_of_run("no such run") == []
+
+
+def states_on_disk(folder: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as reader:
+        return dict(reader.execute("SELECT key, state FROM jobs").fetchall())
+
+
+def test_what_rows_keep_in_a_turn_is_on_disk_at_its_end(tmp_path: Path) -> None:
+    async def turns(ledger: Ledger) -> None:
+        with ledger.in_turns():
+            run_id = begin(ledger)
+            ledger.note_row(run_id, 0, "a")
+            assert ledger.claim("a")
+            assert states_on_disk(tmp_path) == {"a": "submitting"}  # before anything is sent
+            assert ledger.key_of_row(run_id, 0) == "a"
+            ledger.opened("a", "job of a")
+            assert states_on_disk(tmp_path) == {"a": "submitting"}
+            entry = ledger.find("a")
+            assert entry is not None
+            assert entry.state == "open"  # the writer itself is never behind
+            ledger.succeeded("a", voiceprint=SECRET_PRINT, warning=None)
+            await ledger.kept()
+            assert states_on_disk(tmp_path) == {"a": "succeeded"}
+            assert ledger.claim("b")
+            ledger.opened("b", "job of b")
+        assert states_on_disk(tmp_path) == {"a": "succeeded", "b": "open"}
+
+    with Ledger(tmp_path) as ledger:
+        asyncio.run(turns(ledger))
+
+
+def test_two_ledgers_of_one_loop_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    async def run(name: str) -> None:
+        with Ledger(tmp_path) as ledger, ledger.in_turns():
+            for number in range(20):
+                key = f"{name}-{number}"
+                assert ledger.claim(key)
+                ledger.opened(key, f"job of {key}")
+                await asyncio.sleep(0)
+                ledger.succeeded(key, voiceprint=SECRET_PRINT, warning=None)
+                await ledger.kept()
+
+    async def both() -> None:
+        async with asyncio.timeout(20):  # a wait for SQLite's lock would take 30 s
+            await asyncio.gather(run("a"), run("b"))
+
+    asyncio.run(both())
+    assert list(states_on_disk(tmp_path).values()) == ["succeeded"] * 40
+
+
+def test_what_cannot_be_written_at_the_end_of_a_turn_is_heard_of(tmp_path: Path) -> None:
+    async def turns(ledger: Ledger) -> None:
+        with ledger.in_turns():
+            run_id = begin(ledger)
+            ledger._db.execute("DROP TABLE rows")
+            ledger.note_row(run_id, 0, "a")
+            waiting = asyncio.ensure_future(ledger.kept())
+            await asyncio.sleep(0)
+            with pytest.raises(UsageError, match="cannot be used"):
+                await waiting
+            with pytest.raises(UsageError, match="cannot be used"):
+                ledger.claim("a")
+            assert ledger.find("a") is None  # reading goes on
+
+    with Ledger(tmp_path) as ledger:
+        asyncio.run(turns(ledger))

@@ -84,9 +84,8 @@ class Orders:
         self._sent = sent
         self._api = service.open_api()
         self._waiter = jobs.Waiter(
-            self._api, interval_s=service.poll_s, events=service.receiver, sweep_s=service.sweep_s
+            self._api, interval_s=service.poll_s, events=service.events, sweep_s=service.sweep_s
         )
-        self._webhook = service.receiver.webhook_url if service.receiver else None
         self._key_check: asyncio.Task[None] | None = None
         self._sending: dict[str, asyncio.Task[Entry]] = {}  # submissions that have left, by request
         self._repeats: Counter[str] = Counter()
@@ -125,8 +124,8 @@ class Orders:
         """What holds rows up right now, or empty."""
         if self._api.is_down:
             return "the service is failing, waiting for it"
-        receiver = self._service.receiver
-        return (receiver.problem or "") if receiver else ""
+        events = self._service.events
+        return (events.problem or "") if events else ""
 
     async def known(self, key: str) -> Outcome | None:
         """Step 4: the outcome of a request that the ledger knows; None if it must be submitted.
@@ -289,8 +288,8 @@ class Orders:
                 self._sending[key] = task
 
         try:
-            request = contract.VoiceprintRequest(url, self._request.model, self._webhook)
-            created = await jobs.submit(self._api, request, before=claim)
+            request = contract.VoiceprintRequest(url, self._request.model, self._service.webhook_url)
+            created = await self._service.submit(self._api, request, before=claim)
             return self._ledger.opened(key, created.job_id, created.warning)
         except BaseException as error:
             if key in self._sending:
@@ -342,6 +341,7 @@ class Orders:
             return None
         if job.status == contract.SUCCEEDED and job.voiceprint:
             self._ledger.succeeded(key, voiceprint=job.voiceprint, warning=job.warning)
+            await self._ledger.kept()  # before anybody sees it
             told = (job.warning or entry.warning, _BOUGHT_ANEW if key in self._lost else None)
             warning = " ".join(filter(None, told)) or None
             return Outcome("succeeded", job.voiceprint, warning=warning, job_id=job_id, source=source)

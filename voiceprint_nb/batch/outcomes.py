@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from voiceprint_nb.audio import AudioFacts
+from voiceprint_nb.client import jobs
 from voiceprint_nb.client.transport import Api
+from voiceprint_nb.contract import JobCreated
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.clips import Clip, Fit
 from voiceprint_nb.intake.quality import MEASURES, Embed
 
 if TYPE_CHECKING:
-    from voiceprint_nb.client.receiver import Receiver
+    from voiceprint_nb.client.jobs import Events
 
 _BLOCK = 256  # rows; the memory that building a block takes for a moment is not given back
 
@@ -284,7 +286,7 @@ class Service:
     poll_s : float
         Pause between rounds of asking for jobs, in seconds.
     sweep_s : float
-        The same while a receiver takes events: only lost ones are looked for.
+        The same while events tell of the ends of jobs: only lost ones are looked for.
     in_flight : int
         Rows worked on at the same time.
     sees_private_hosts : bool
@@ -296,8 +298,12 @@ class Service:
         run are open before it.
     settle_s : float
         Pause before the job list is asked what became of a submission whose answer was lost, in seconds.
-    receiver : Receiver, optional
-        Takes the service's webhooks: waits end by them, not by asking.
+    submit : callable
+        Creates a job, as `voiceprint_nb.client.jobs.submit` does.
+    events : Events, optional
+        Tells of the ends of jobs: waits end by it, not by asking.
+    webhook_url : str, optional
+        Where the service is to send them, if it must be told.
     """
 
     open_api: Callable[[], Api]
@@ -308,7 +314,9 @@ class Service:
     sees_files: bool = False
     deadline_s: Callable[[float, int], float] = deadline_s
     settle_s: float = 1.0
-    receiver: Receiver | None = None
+    submit: Callable[..., Awaitable[JobCreated]] = jobs.submit
+    events: Events | None = None
+    webhook_url: str | None = field(default=None, repr=False)  # its path is a secret
     sweep_s: float = 60.0
 
 

@@ -21,7 +21,7 @@ from voiceprint_nb.intake.sources import MediaSource, Source
 
 Release = Callable[[], Awaitable[None]]
 
-_PREPARING = 64  # rows between their cell and their job: they may hold a copy of a clip each
+_COPIES = 64  # rows between their cell and their upload, which may hold a copy of a clip each
 
 
 class Batch:
@@ -71,7 +71,7 @@ class Batch:
         self._run_id = run_id
         self._tally = tally
         self._request = request
-        self._preparing = asyncio.Semaphore(_PREPARING)
+        self._preparing = asyncio.Semaphore(service.in_flight if service.sees_files else _COPIES)
         self._inspector = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
         smaller, sent = self._inspector.smaller, tally.uploads
         self._orders = orders = Orders(service, ledger, run_id, request, smaller=smaller, sent=sent)
@@ -100,9 +100,10 @@ class Batch:
         others = (position for position in range(len(self._cells)) if position not in already_open)
         positions = (n for n in chain(already_open, others) if n not in self.outcomes)
         try:
-            async with self._inspector, self._orders, asyncio.TaskGroup() as group:
-                for _ in range(min(self._service.in_flight, len(self._cells))):
-                    group.create_task(self._work(positions))
+            with self._ledger.in_turns():
+                async with self._inspector, self._orders, asyncio.TaskGroup() as group:
+                    for _ in range(min(self._service.in_flight, len(self._cells))):
+                        group.create_task(self._work(positions))
         except BaseExceptionGroup as errors:
             stopped_by = _first(errors)
             self._tally.stop(str(stopped_by))

@@ -7,6 +7,8 @@ and deleted values are overwritten.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import functools
 import hashlib
@@ -18,7 +20,7 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -115,6 +117,11 @@ class Ledger:
     ) -> None:
         self._paid = paid
         self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pending: list[tuple[str, Sequence[object]]] = []  # of this turn, not yet written
+        self._turn: asyncio.Future[None] | None = None  # done when they are on disk
+        self._unwritten: set[str] = set()  # requests that they concern
+        self._failure: UsageError | None = None  # to write what nobody waited for
         self.path = data_dir / FILE_NAME if data_dir is not None else None
         if data_dir is not None and self.path is not None:
             try:
@@ -161,7 +168,74 @@ class Ledger:
         """Close the connection; what was written stays."""
         self._db.close()
 
+    @contextlib.contextmanager
+    def in_turns(self) -> Iterator[None]:
+        """Write what rows keep in one turn of the running event loop together, at its end: see `kept`."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            yield
+        finally:
+            self._loop = None
+            self._flush()
+
+    async def kept(self) -> None:
+        """Wait until everything so far is on disk, or raise `UsageError`."""
+        if self._turn is not None:
+            await asyncio.shield(self._turn)
+        self._refuse_failed()
+
+    def _refuse_failed(self) -> None:
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+
+    def _keep(self, statement: str, values: Sequence[object]) -> None:
+        """Write at the end of the turn, or now if there are none; no other writer has to wait for its end."""
+        self._append(statement, values)
+        if self._loop is None:
+            self._flush()
+        elif self._turn is None:
+            self._turn = self._loop.create_future()
+            self._loop.call_soon(self._end_turn)
+
+    def _append(self, statement: str, values: Sequence[object]) -> None:
+        self._refuse_failed()
+        self._pending.append((statement, values))
+
+    def _end_turn(self) -> None:
+        try:
+            self._flush()
+        except UsageError as error:  # whoever waits, or writes next, hears of it
+            self._failure = error
+
+    def _flush(self) -> sqlite3.Cursor | None:
+        """Write what is pending, in one transaction; the last statement's cursor."""
+        pending, self._pending = self._pending, []
+        self._unwritten.clear()
+        turn, self._turn = self._turn, None
+        cursor = None
+        try:
+            if len(pending) > 1:
+                self._run("BEGIN IMMEDIATE")
+            for statement, values in pending:
+                cursor = self._run(statement, values)
+            if len(pending) > 1:
+                self._run("COMMIT")
+        except UsageError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if turn is not None:
+                turn.set_exception(error)
+                turn.exception()  # marks it as seen
+            raise
+        if turn is not None:
+            turn.set_result(None)
+        return cursor
+
     def _do(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        self._flush()
+        return self._run(statement, values)
+
+    def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         try:
             return self._db.execute(statement, values)
         except sqlite3.DatabaseError as error:
@@ -191,7 +265,9 @@ class Ledger:
 
     def find(self, key: str) -> Entry | None:
         """What is known of a request."""
-        row = self._do(
+        if key in self._unwritten:
+            self._flush()
+        row = self._run(
             "SELECT state, job_id, claimed_at, owner, voiceprint, warning FROM jobs WHERE key = ?", (key,)
         ).fetchone()
         if row is None:
@@ -210,12 +286,13 @@ class Ledger:
         return self._clock() - entry.claimed_at
 
     def claim(self, key: str) -> bool:
-        """Announce a submission before it is sent; False if the request is known already."""
-        cursor = self._do(
+        """Announce a submission, on disk, before it is sent; False if the request is known already."""
+        self._append(
             "INSERT OR IGNORE INTO jobs (key, state, owner, claimed_at) VALUES (?, 'submitting', ?, ?)",
             (key, _owner(os.getpid()), self._clock()),
         )
-        return cursor.rowcount == 1
+        cursor = self._flush()
+        return cursor is not None and cursor.rowcount == 1
 
     def renew(self, key: str) -> None:
         """Say that a claimed submission is sent only now."""
@@ -237,15 +314,17 @@ class Ledger:
     def opened(self, key: str, job_id: str, warning: str | None = None) -> Entry:
         """Keep the job's id; from now on nothing is submitted again for this request."""
         now = self._clock()
-        self._do(
+        self._unwritten.add(key)
+        self._keep(
             "UPDATE jobs SET state = 'open', job_id = ?, warning = ?, opened_at = ? WHERE key = ?",
             (job_id, warning, now, key),
         )
         return Entry("open", job_id, now, orphaned=False, warning=warning)
 
     def succeeded(self, key: str, *, voiceprint: str, warning: str | None) -> None:
-        """Keep a result."""
-        self._do(
+        """Keep a result; it may be shown once it is `kept`."""
+        self._unwritten.add(key)
+        self._keep(
             "UPDATE jobs SET state = 'succeeded', voiceprint = ?, warning = coalesce(?, warning), "
             "closed_at = ? WHERE key = ?",
             (voiceprint, warning, self._clock(), key),
@@ -342,7 +421,7 @@ class Ledger:
 
     def note_row(self, run_id: str, position: int, key: str) -> None:
         """Keep which request a row stands for: audio in memory cannot be found again otherwise."""
-        self._do("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (run_id, position, key))
+        self._keep("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (run_id, position, key))
 
     def key_of_row(self, run_id: str, position: int) -> str | None:
         """The request of a row of an earlier run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -113,6 +114,8 @@ class Waiter:
         self._open: dict[str, asyncio.Future[contract.Job | None]] = {}
         self._opened_at: dict[str, float] = {}
         self._misses: Counter[str] = Counter()
+        self._hearing = threading.Lock()
+        self._heard: list[contract.Job] = []  # ends of jobs, told in other threads
         self._task: asyncio.Task[None] | None = None
         self._list = JobList(api, patient=False)  # without it jobs are read one by one
 
@@ -192,10 +195,20 @@ class Waiter:
         loop = asyncio.get_running_loop()
 
         def hear(job: contract.Job) -> None:
+            with self._hearing:
+                self._heard.append(job)
+                if len(self._heard) > 1:  # the loop is on its way
+                    return
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the wait
-                loop.call_soon_threadsafe(self._told, job)
+                loop.call_soon_threadsafe(self._told_all)
 
         self._unlisten[job_id] = events.listen(job_id, hear)
+
+    def _told_all(self) -> None:
+        with self._hearing:
+            heard, self._heard = self._heard, []
+        for job in heard:
+            self._told(job)
 
     def _told(self, job: contract.Job) -> None:
         future = self._open.get(job.job_id)

@@ -132,7 +132,8 @@ def mel_frames(samples: NDArray[np.float32], *, gain: float = 1.0) -> NDArray[np
     """
     padded = np.zeros(len(samples) + FRAME_SAMPLES, np.float32)
     np.multiply(samples, np.float32(gain), out=padded[FRAME_SAMPLES // 2 : FRAME_SAMPLES // 2 + len(samples)])
-    frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME_SAMPLES)[::HOP_SAMPLES]
+    shape, step = (1 + len(samples) // HOP_SAMPLES, FRAME_SAMPLES), padded.itemsize
+    frames: NDArray[np.float32] = np.ndarray(shape, padded.dtype, padded, 0, (HOP_SAMPLES * step, step))
     mels = np.empty((len(frames), MEL_BANDS), np.float32)
     for start in range(0, len(frames), _BLOCK_FRAMES):
         spectrum = np.fft.rfft(frames[start : start + _BLOCK_FRAMES] * _hann(), axis=1)
@@ -204,7 +205,8 @@ def windows(samples: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]
 def _even_starts(frames: int) -> list[int]:
     """First frames of one window per started 1.6 s; ``frames`` counts one frame more than whole hops."""
     count = max(1, math.ceil((frames - 1) / WINDOW_FRAMES))
-    return [round(start) for start in np.linspace(0, frames - WINDOW_FRAMES, count)]
+    step = (frames - WINDOW_FRAMES) / max(1, count - 1)
+    return [round(number * step) for number in range(count)]
 
 
 def _stepped_starts(samples: int, recipe: Recipe) -> list[int]:

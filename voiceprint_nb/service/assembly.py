@@ -33,6 +33,7 @@ class Works:
 
     desk: Desk
     pool: EnginePool
+    in_flight: int
     cluster: Cluster | None = None
 
     def close(self, timeout_s: float = CLOSE_WAIT_S) -> bool:
@@ -83,6 +84,7 @@ def assemble(
     threads = threads or (usable_cpus() if cluster is None else BATCHES)
     batch = _CLIPS_PER_THREAD if cluster is None else CLIPS_A_BATCH
     network = partial(Embedder, model)
+    in_flight = max(IN_FLIGHT, 2 * batch * threads)  # one half in work, the other one ready
     pool = EnginePool(network if cluster is None else lambda: cluster, threads=threads, batch=batch)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,7 +97,7 @@ def assemble(
             webhook_secret=policy.door.webhook_secret,
             plain_webhooks=policy.plain_webhooks,
             max_waiting=max_waiting,
-            in_flight=max(IN_FLIGHT, batch * threads),
+            in_flight=in_flight,
             new_client=new_client,
             meter=meter,
             lasting=lasting,
@@ -103,4 +105,4 @@ def assemble(
     except BaseException:
         pool.close()
         raise
-    return create_app(desk, media, policy), Works(desk, pool, cluster)
+    return create_app(desk, media, policy), Works(desk, pool, in_flight, cluster)

@@ -26,10 +26,12 @@ from voiceprint_nb.contract import (
     VoiceprintRequest,
 )
 from voiceprint_nb.service.clerk import Clerk
+from voiceprint_nb.service.ends import Callback, Ends
 from voiceprint_nb.service.jobs import JobTable
 from voiceprint_nb.service.media import MediaStore
 from voiceprint_nb.service.meter import Meter, NullMeter
 from voiceprint_nb.service.outside import Outside, plain_client
+from voiceprint_nb.service.records import UPLOAD, line_of
 from voiceprint_nb.service.webhooks import Deliveries
 from voiceprint_nb.service.workbench import Engine, Workbench
 
@@ -112,6 +114,7 @@ class Desk:
         self._table = JobTable(data_dir / "jobs.sqlite3", lasting=lasting)
         self._media, self._clock, self._max_waiting = media, clock, max_waiting
         self._outside = Outside(new_client)
+        self._ends = Ends(self.job)
         self._clerk = Clerk(self._turn, is_done=self._is_done, at_end=self._end)
         meter = meter or NullMeter()
         self._quiet = threading.Condition()  # guards the next two, tells when no job is open
@@ -168,7 +171,8 @@ class Desk:
         except BaseException:
             self._discount(Counter([team]))
             raise
-        self._clerk.note()
+        if not self._bench.is_full or line_of(request.url) != UPLOAD:
+            self._clerk.note()
         return JobCreated(job_id)
 
     def _admit(self, team: str) -> None:
@@ -191,6 +195,10 @@ class Desk:
         """State and, for 24 h after its end, output of a team's job."""
         stored = self._table.find(team, job_id)
         return None if stored is None else stored.to_job(now_ms=self._now_ms())
+
+    def listen(self, team: str, job_id: str, callback: Callback) -> Callable[[], None]:
+        """Have a job's end told in this process once it is on disk; see `Ends.listen`."""
+        return self._ends.listen(team, job_id, callback)
 
     def page(self, team: str, limit: int, *, cursor: str | None = None, status: str | None = None) -> JobPage:
         """A team's jobs from the newest on, or those older than the id `cursor`."""
@@ -249,7 +257,8 @@ class Desk:
 
     def _store(self) -> None:
         if ended := self._bench.store():
-            self._discount(ended)
+            self._discount(Counter(job.team for job in ended))
+            self._ends.tell((job.team, job.id) for job in ended)
 
     def _sweep_in_time(self) -> float:
         """Forget what is too old, hasten what is due too late, once an hour; seconds until the next time."""

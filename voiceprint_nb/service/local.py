@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from voiceprint_nb import scratch
+from voiceprint_nb.contract import JobCreated, VoiceprintRequest
 from voiceprint_nb.engine.model import Model
 from voiceprint_nb.service.app import Policy
 from voiceprint_nb.service.assembly import Works, assemble
-from voiceprint_nb.service.keys import OpenDoor
+from voiceprint_nb.service.ends import Callback
+from voiceprint_nb.service.keys import DEFAULT_TEAM, OpenDoor
 
 if TYPE_CHECKING:
     import httpx
@@ -63,7 +66,7 @@ class LocalService:
         passing = folder if data_dir is None else None
         policy = Policy(OpenDoor(webhook_secret), limits, files=True, plain_webhooks=True)
         try:
-            self._app, works = assemble(
+            self._app, self._works = assemble(
                 folder, policy, model=self._model, threads=threads, lasting=data_dir is not None
             )
         except BaseException:
@@ -71,7 +74,7 @@ class LocalService:
                 shutil.rmtree(passing)
             raise
         self._app.state.service = self  # whoever still holds a transport keeps the service open
-        self._finalizer = weakref.finalize(self, _shut, works, passing, os.getpid())
+        self._finalizer = weakref.finalize(self, _shut, self._works, passing, os.getpid())
 
     @property
     def identity(self) -> str:
@@ -83,6 +86,31 @@ class LocalService:
         import httpx
 
         return httpx.ASGITransport(self._app, raise_app_exceptions=False)  # faults are logged, answer 500
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that it works on at once; fewer do not keep the engine busy."""
+        return self._works.in_flight
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps jobs from being done, in a sentence."""
+        return None if self._works.desk.is_alive else "The local service has stopped working."
+
+    def submit(self, request: VoiceprintRequest) -> JobCreated:
+        """Accept a job as its route does, without the wire, which costs more than all else of it.
+
+        Raises
+        ------
+        InvalidRequest, DeskFull
+            What the route answers with a refusal.
+        """
+        seen = VoiceprintRequest.from_wire(request.to_wire(), files=True, plain_webhooks=True)
+        return self._works.desk.submit(DEFAULT_TEAM, seen)
+
+    def listen(self, job_id: str, callback: Callback) -> Callable[[], None]:
+        """Have the end of a job told, in place of asking for it; see `Ends.listen`."""
+        return self._works.desk.listen(DEFAULT_TEAM, job_id, callback)
 
     def close(self) -> None:
         """Stop work, and remove the temporary folder; safe to call twice."""

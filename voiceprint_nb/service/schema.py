@@ -131,8 +131,13 @@ def opened(path: Path, *, lasting: bool = True) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, *, lasting: bool) -> None:
     run = connection.execute
     connection.create_function("host_of", 1, host_of, deterministic=True)
-    run("PRAGMA journal_mode=WAL")
-    run(f"PRAGMA synchronous={'NORMAL' if lasting else 'OFF'}")
+    if lasting:
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=NORMAL")
+    else:  # nobody else reads it, and nobody after this process
+        run("PRAGMA locking_mode=EXCLUSIVE")
+        run("PRAGMA journal_mode=MEMORY")
+        run("PRAGMA synchronous=OFF")
     run("PRAGMA secure_delete=ON")  # a deleted voiceprint is overwritten
     if _format(connection) == FORMAT:
         return

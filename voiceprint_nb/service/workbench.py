@@ -124,14 +124,20 @@ class Workbench:
         self._note, self._in_flight, self._deadline_s, self._meter = note, in_flight, deadline_s, meter
         self._flights: dict[int, _Flight] = {}
         self._changes: list[Change] = []  # not yet stored
-        self._ended: Counter[str] = Counter()  # of them, how many end a job of this team
+        self._ended: list[WaitingJob] = []  # jobs that they end
         self._n_taken = 0
         self._taken: Counter[str] = Counter()  # team -> the number of its last job
         self._alone_from_s = timer() + ALONE_AFTER_S
+        self._is_full = False
         self._closing = False
         self._stalled: list[_Flight] = []  # their engine is away
         self._again_s = math.inf
         self._metered_s = engine.busy_s
+
+    @property
+    def is_full(self) -> bool:
+        """Whether uploads must wait for a place; whatever frees one looks for who waits."""
+        return self._is_full
 
     @property
     def is_empty(self) -> bool:
@@ -157,6 +163,7 @@ class Workbench:
         if self._timer() >= self._alone_from_s and (alone := self._chosen(ALONE, 1, 1)):
             return [] if any(flight.in_engine for flight in flights) else alone
         uploads = self._chosen(UPLOAD, self._in_flight, self._in_flight)
+        self._is_full = len(uploads) + sum(each.job.line == UPLOAD for each in flights) >= self._in_flight
         return uploads + self._chosen(LINK, LINKS, LINKS_A_TEAM)
 
     def _chosen(self, line: str, places: int, places_a_team: int) -> list[WaitingJob]:
@@ -176,10 +183,10 @@ class Workbench:
             self._taken[job.team] = self._n_taken
         return chosen
 
-    def store(self) -> Counter[str]:
-        """Put what changed on disk; how many jobs of which team have ended."""
+    def store(self) -> list[WaitingJob]:
+        """Put what changed on disk; the jobs that have ended."""
         self._write()
-        ended, self._ended = self._ended, Counter()
+        ended, self._ended = self._ended, []
         return ended
 
     def _write(self, more: Sequence[Change] = ()) -> None:
@@ -297,7 +304,7 @@ class Workbench:
         """The one place where a job's result is made; `text` is the voiceprint or the error."""
         output = {"voiceprint" if status == SUCCEEDED else "error": text}
         self._changes.append(Change(job.seq, status, self._now_ms(), json.dumps(output)))
-        self._ended[job.team] += 1
+        self._ended.append(job)
         _log.info("job ended", extra={"seq": job.seq, "status": status})
         busy_s = self._engine.busy_s
         self._meter.job_ended(status, engine_s=busy_s - self._metered_s)
@@ -306,6 +313,7 @@ class Workbench:
 
     def _land(self, seq: int) -> None:
         flight = self._flights.pop(seq, None)
+        self._is_full = False
         if flight is not None and flight.file is not None:
             try:
                 flight.file.unlink(missing_ok=True)
