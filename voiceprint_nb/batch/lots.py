@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 _Work = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+_End = tuple[Any, BaseException | None]
 
 _MOST = 8  # of a lot: the first waits for the last
 
@@ -59,27 +60,35 @@ class Lots:
         for start in range(0, len(works), size):
             lot = works[start : start + size]
             try:
-                self._threads.submit(_run, lot, loop)
+                running = loop.run_in_executor(self._threads, _run, lot)
             except RuntimeError as error:  # closed, or the interpreter ends
-                _tell([(done, None, error) for _, done in lot])
+                _tell(lot, [(None, error)] * len(lot))
+            else:
+                running.add_done_callback(partial(_ended, lot))
 
 
-def _run(lot: list[_Work], loop: asyncio.AbstractEventLoop) -> None:
+def _run(lot: list[_Work]) -> list[_End]:
     """In a thread: all that somebody still waits for."""
-    ended: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
-    for work, done in lot:
-        if done.cancelled():
-            continue
-        try:
-            ended.append((done, work(), None))
-        except BaseException as error:  # the row's to know
-            ended.append((done, None, error))
-    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
-        loop.call_soon_threadsafe(_tell, ended)
+    return [(None, None) if done.cancelled() else _end(work) for work, done in lot]
 
 
-def _tell(ended: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
-    for done, value, error in ended:
+def _end(work: Callable[[], Any]) -> _End:
+    try:
+        return work(), None
+    except BaseException as error:  # the caller's to know
+        return None, error
+
+
+def _ended(lot: list[_Work], running: asyncio.Future[list[_End]]) -> None:
+    if running.cancelled():  # closed before a thread was free
+        for _, done in lot:
+            done.cancel()
+    else:
+        _tell(lot, running.result())
+
+
+def _tell(lot: list[_Work], ends: Sequence[_End]) -> None:
+    for (_, done), (value, error) in zip(lot, ends, strict=True):
         if done.done():  # nobody waits any more
             continue
         if error is None:
