@@ -397,6 +397,36 @@ def test_what_rows_keep_in_a_turn_is_on_disk_at_its_end(tmp_path: Path) -> None:
         asyncio.run(turns(ledger))
 
 
+def test_text_that_no_file_takes_leaves_nothing_open(tmp_path: Path) -> None:
+    async def turns(ledger: Ledger) -> None:
+        with pytest.raises(UnicodeEncodeError), ledger.in_turns():
+            assert ledger.claim("a")
+            ledger.opened("a", "job of a", "\ud83d")
+            with pytest.raises(UnicodeEncodeError):
+                await ledger.kept()
+            assert not ledger._db.in_transaction
+            with pytest.raises(UnicodeEncodeError):
+                ledger.claim("b")
+            assert states_on_disk(tmp_path) == {"a": "submitting"}
+
+    with Ledger(tmp_path) as ledger:
+        asyncio.run(turns(ledger))
+
+
+def test_what_costs_money_is_on_disk_at_once(tmp_path: Path) -> None:
+    async def turns(ledger: Ledger) -> None:
+        with ledger.in_turns():
+            assert ledger.claim("a")
+            ledger.opened("a", "job of a")
+            assert states_on_disk(tmp_path) == {"a": "open"}
+            ledger.succeeded("a", voiceprint=SECRET_PRINT, warning=None)
+            assert states_on_disk(tmp_path) == {"a": "succeeded"}
+            await ledger.kept()
+
+    with Ledger(tmp_path, paid=True) as ledger:
+        asyncio.run(turns(ledger))
+
+
 def test_two_ledgers_of_one_loop_do_not_wait_for_each_other(tmp_path: Path) -> None:
     async def run(name: str) -> None:
         with Ledger(tmp_path) as ledger, ledger.in_turns():
@@ -429,6 +459,8 @@ def test_what_cannot_be_written_at_the_end_of_a_turn_is_heard_of(tmp_path: Path)
             with pytest.raises(UsageError, match="cannot be used"):
                 ledger.claim("a")
             assert ledger.find("a") is None  # reading goes on
+            ledger._db.execute("CREATE TABLE rows (run_id, position, key)")
+        assert ledger.key_of_row(run_id, 0) == "a"  # tried again in the end
 
     with Ledger(tmp_path) as ledger:
         asyncio.run(turns(ledger))

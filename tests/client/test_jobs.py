@@ -503,6 +503,18 @@ def test_a_job_of_an_earlier_run_is_looked_at_first(talk: Talk, wire: Faulty, re
     assert len(reads(wire)) == len(set(reads(wire))) == 5
 
 
+def test_a_job_that_is_gone_is_not_waited_for_by_its_event(talk: Talk, receiver: Receiver) -> None:
+    async def session(api: Api) -> list[Any]:
+        waiter = jobs.Waiter(api, interval_s=0.01, events=receiver, sweep_s=10 * WAIT_S)
+        gone = await asyncio.gather(
+            *(waiter.wait(f"gone-{number}", timeout_s=WAIT_S, look_first=True) for number in range(5))
+        )
+        await waiter.close()
+        return gone
+
+    assert talk(session) == [None] * 5
+
+
 def test_looking_first_changes_nothing_without_events(talk: Talk, wire: Faulty) -> None:
     async def session(api: Api) -> tuple[list[Any], list[str]]:
         sleep = Slow()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,6 +56,29 @@ def test_another_teams_job_is_not_told(table: Table) -> None:
     table.put("succeeded")
     ends.listen("theirs", "a", heard.append)
     assert heard == []
+
+
+def test_two_teams_jobs_of_one_name_are_two(table: Table) -> None:
+    ends, heard = Ends(table.find), list[Job]()
+    table.put("running", team="theirs")
+    ends.listen("theirs", "a", heard.append)
+    table.put("succeeded")
+    ends.tell([("ours", "a")])
+    assert heard == []
+
+
+def test_a_job_that_cannot_be_read_holds_up_no_other(table: Table) -> None:
+    def find(team: str, job_id: str) -> Job | None:
+        if job_id == "torn":
+            raise sqlite3.OperationalError("disk I/O error")
+        return table.find(team, job_id)
+
+    ends, heard = Ends(find), list[str]()
+    for job_id in ("torn", "whole"):
+        ends.listen("ours", job_id, lambda job: heard.append(job.job_id))
+    table.put("succeeded", job_id="whole")
+    ends.tell([("ours", "torn"), ("ours", "whole")])
+    assert heard == ["whole"]
 
 
 def test_each_listener_stops_for_itself(table: Table) -> None:

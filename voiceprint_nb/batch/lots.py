@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,7 +14,7 @@ T = TypeVar("T")
 _Work = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 _End = tuple[Any, BaseException | None]
 
-_MOST = 8  # of a lot: the first waits for the last
+_MOST, _LOT_S = 8, 0.01  # of a lot: the first waits for the last
 
 
 class Lots:
@@ -56,6 +57,9 @@ class Lots:
 
     def _share_out(self, loop: asyncio.AbstractEventLoop) -> None:
         works, self._waiting = self._waiting, []
+        self._send(works, loop)
+
+    def _send(self, works: list[_Work], loop: asyncio.AbstractEventLoop) -> None:
         size = min(_MOST, math.ceil(len(works) / self._n_threads))
         for start in range(0, len(works), size):
             lot = works[start : start + size]
@@ -64,31 +68,40 @@ class Lots:
             except RuntimeError as error:  # closed, or the interpreter ends
                 _tell(lot, [(None, error)] * len(lot))
             else:
-                running.add_done_callback(partial(_ended, lot))
+                running.add_done_callback(partial(self._ended, lot))
+
+    def _ended(self, lot: list[_Work], running: asyncio.Future[list[_End]]) -> None:
+        if running.cancelled():  # closed before a thread was free
+            for _, done in lot:
+                done.cancel()
+            return
+        ends = running.result()
+        _tell(lot, ends)
+        if rest := lot[len(ends) :]:
+            self._send(rest, running.get_loop())
 
 
 def _run(lot: list[_Work]) -> list[_End]:
-    """In a thread: all that somebody still waits for."""
-    return [(None, None) if done.cancelled() else _end(work) for work, done in lot]
+    """In a thread: what somebody still waits for, as much as a moment allows, and at least one."""
+    until_s, ends = time.monotonic() + _LOT_S, list[_End]()
+    for work, done in lot:
+        ends.append((None, None) if done.cancelled() else _end(work))
+        if time.monotonic() > until_s:
+            break
+    return ends
 
 
 def _end(work: Callable[[], Any]) -> _End:
     try:
         return work(), None
+    except StopIteration as error:  # which no future takes
+        return None, RuntimeError(f"the work ended with {error!r}")
     except BaseException as error:  # the caller's to know
         return None, error
 
 
-def _ended(lot: list[_Work], running: asyncio.Future[list[_End]]) -> None:
-    if running.cancelled():  # closed before a thread was free
-        for _, done in lot:
-            done.cancel()
-    else:
-        _tell(lot, running.result())
-
-
 def _tell(lot: list[_Work], ends: Sequence[_End]) -> None:
-    for (_, done), (value, error) in zip(lot, ends, strict=True):
+    for (_, done), (value, error) in zip(lot, ends, strict=False):
         if done.done():  # nobody waits any more
             continue
         if error is None:

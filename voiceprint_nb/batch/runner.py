@@ -17,11 +17,11 @@ from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.errors import KeyRefused, NoCredit, RowError, ServiceError, UsageError, VoiceprintError
 from voiceprint_nb.intake.clips import Clip
-from voiceprint_nb.intake.sources import MediaSource, Source
+from voiceprint_nb.intake.sources import MediaSource, PathSource, Source
 
 Release = Callable[[], Awaitable[None]]
 
-_COPIES = 64  # rows between their cell and their upload, which may hold a copy of a clip each
+_COPIES = 64  # rows between their cell and their job that may hold a copy of a clip each, or load one
 
 
 class Batch:
@@ -71,7 +71,7 @@ class Batch:
         self._run_id = run_id
         self._tally = tally
         self._request = request
-        self._preparing = asyncio.Semaphore(service.in_flight if service.sees_files else _COPIES)
+        self._copies = asyncio.Semaphore(_COPIES)
         self._inspector = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
         smaller, sent = self._inspector.smaller, tally.uploads
         self._orders = orders = Orders(service, ledger, run_id, request, smaller=smaller, sent=sent)
@@ -125,9 +125,10 @@ class Batch:
         if isinstance(cell, Kept):
             return await self._kept_row(position)
         async with contextlib.AsyncExitStack() as held:
-            await held.enter_async_context(self._preparing)
-            self._tally.step(position, "checking")
             source = self._inspector.parse(cell)
+            if not (self._service.sees_files and isinstance(source, PathSource)):
+                await held.enter_async_context(self._copies)
+            self._tally.step(position, "checking")
             clip: Clip | None = None
             if isinstance(source, MediaSource):
                 content = source.key

@@ -7,7 +7,6 @@ and deleted values are overwritten.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import functools
@@ -20,11 +19,12 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from voiceprint_nb.batch.writing import Writer
 from voiceprint_nb.contract import MEDIA_LIFE_S
 from voiceprint_nb.errors import UsageError
 from voiceprint_nb.pacing import LONGEST_PAUSE_S, made_up_s
@@ -117,11 +117,6 @@ class Ledger:
     ) -> None:
         self._paid = paid
         self._clock = clock
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pending: list[tuple[str, Sequence[object]]] = []  # of this turn, not yet written
-        self._turn: asyncio.Future[None] | None = None  # done when they are on disk
-        self._unwritten: set[str] = set()  # requests that they concern
-        self._failure: UsageError | None = None  # to write what nobody waited for
         self.path = data_dir / FILE_NAME if data_dir is not None else None
         if data_dir is not None and self.path is not None:
             try:
@@ -135,6 +130,7 @@ class Ledger:
         self._db = sqlite3.connect(
             self.path or ":memory:", isolation_level=None, timeout=_BUSY_S, check_same_thread=False
         )
+        self._writer = Writer(self._db, self._unusable)
         try:
             self._prepare()
         except BaseException:
@@ -143,7 +139,7 @@ class Ledger:
 
     def _prepare(self) -> None:
         for pragma in (f"synchronous={'FULL' if self._paid else 'NORMAL'}", "secure_delete=ON"):
-            self._do(f"PRAGMA {pragma}").fetchone()
+            self._writer.do(f"PRAGMA {pragma}").fetchone()
         deadline_s = time.monotonic() + _BUSY_S
         while True:  # SQLite does not wait for its turn to switch a new file to WAL
             try:
@@ -156,7 +152,7 @@ class Ledger:
             except sqlite3.DatabaseError as error:
                 raise self._unusable(error) from error
         for statement in _SCHEMA.split(";"):
-            self._do(statement)
+            self._writer.do(statement)
 
     def __enter__(self) -> Ledger:
         return self
@@ -170,76 +166,19 @@ class Ledger:
 
     @contextlib.contextmanager
     def in_turns(self) -> Iterator[None]:
-        """Write what rows keep in one turn of the running event loop together, at its end: see `kept`."""
-        self._loop = asyncio.get_running_loop()
-        try:
+        """Write what rows keep in one turn of the running event loop together, at its end: see `kept`.
+
+        Not where entries stand for money: those go to disk one by one, and at once.
+        """
+        if self.path is None or self._paid:
             yield
-        finally:
-            self._loop = None
-            self._flush()
+            return
+        with self._writer.in_turns():
+            yield
 
     async def kept(self) -> None:
         """Wait until everything so far is on disk, or raise `UsageError`."""
-        if self._turn is not None:
-            await asyncio.shield(self._turn)
-        self._refuse_failed()
-
-    def _refuse_failed(self) -> None:
-        if self._failure is not None:
-            raise self._failure.with_traceback(None)
-
-    def _keep(self, statement: str, values: Sequence[object]) -> None:
-        """Write at the end of the turn, or now if there are none; no other writer has to wait for its end."""
-        self._append(statement, values)
-        if self._loop is None:
-            self._flush()
-        elif self._turn is None:
-            self._turn = self._loop.create_future()
-            self._loop.call_soon(self._end_turn)
-
-    def _append(self, statement: str, values: Sequence[object]) -> None:
-        self._refuse_failed()
-        self._pending.append((statement, values))
-
-    def _end_turn(self) -> None:
-        try:
-            self._flush()
-        except UsageError as error:  # whoever waits, or writes next, hears of it
-            self._failure = error
-
-    def _flush(self) -> sqlite3.Cursor | None:
-        """Write what is pending, in one transaction; the last statement's cursor."""
-        pending, self._pending = self._pending, []
-        self._unwritten.clear()
-        turn, self._turn = self._turn, None
-        cursor = None
-        try:
-            if len(pending) > 1:
-                self._run("BEGIN IMMEDIATE")
-            for statement, values in pending:
-                cursor = self._run(statement, values)
-            if len(pending) > 1:
-                self._run("COMMIT")
-        except UsageError as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if turn is not None:
-                turn.set_exception(error)
-                turn.exception()  # marks it as seen
-            raise
-        if turn is not None:
-            turn.set_result(None)
-        return cursor
-
-    def _do(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        self._flush()
-        return self._run(statement, values)
-
-    def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        try:
-            return self._db.execute(statement, values)
-        except sqlite3.DatabaseError as error:
-            raise self._unusable(error) from error
+        await self._writer.kept()
 
     def _unusable(self, error: sqlite3.DatabaseError) -> UsageError:
         where = repr(str(self.path)) if self.path else "in memory"
@@ -254,20 +193,19 @@ class Ledger:
         """Name of a key's account that does not reveal the key: a hash keyed with the ledger's secret."""
         if api_key is None:
             return ""
-        self._do(
+        self._writer.do(
             "INSERT OR IGNORE INTO meta VALUES ('secret', ?)",
             (secrets.token_hex(32),),
         )
-        secret = str(self._do("SELECT value FROM meta WHERE name = 'secret'").fetchone()[0])
+        secret = str(self._writer.do("SELECT value FROM meta WHERE name = 'secret'").fetchone()[0])
         return hmac.new(bytes.fromhex(secret), api_key.encode(), hashlib.sha256).hexdigest()[:32]
 
     # --- requests ---------------------------------------------------------------------------------------
 
     def find(self, key: str) -> Entry | None:
         """What is known of a request."""
-        if key in self._unwritten:
-            self._flush()
-        row = self._run(
+        read = self._writer.do if self._writer.is_unwritten(key) else self._writer.run
+        row = read(
             "SELECT state, job_id, claimed_at, owner, voiceprint, warning FROM jobs WHERE key = ?", (key,)
         ).fetchone()
         if row is None:
@@ -287,26 +225,24 @@ class Ledger:
 
     def claim(self, key: str) -> bool:
         """Announce a submission, on disk, before it is sent; False if the request is known already."""
-        self._append(
+        return self._writer.add(
             "INSERT OR IGNORE INTO jobs (key, state, owner, claimed_at) VALUES (?, 'submitting', ?, ?)",
             (key, _owner(os.getpid()), self._clock()),
         )
-        cursor = self._flush()
-        return cursor is not None and cursor.rowcount == 1
 
     def renew(self, key: str) -> None:
         """Say that a claimed submission is sent only now."""
-        self._do(
+        self._writer.do(
             "UPDATE jobs SET claimed_at = ? WHERE key = ? AND state = 'submitting'", (self._clock(), key)
         )
 
     def abandon(self, key: str) -> None:
         """Give a claim up without knowing its fate: whoever finds it asks the service first."""
-        self._do("UPDATE jobs SET owner = NULL WHERE key = ? AND state = 'submitting'", (key,))
+        self._writer.do("UPDATE jobs SET owner = NULL WHERE key = ? AND state = 'submitting'", (key,))
 
     def tell(self, key: str, run_id: str, *, claimed_at: float) -> None:
         """Keep that a run has told of a claim's unknown fate: another run may submit again, this one not."""
-        self._do(
+        self._writer.do(
             "UPDATE jobs SET owner = ? WHERE key = ? AND state = 'submitting' AND claimed_at = ?",
             (_TOLD + run_id, key, claimed_at),
         )
@@ -314,20 +250,20 @@ class Ledger:
     def opened(self, key: str, job_id: str, warning: str | None = None) -> Entry:
         """Keep the job's id; from now on nothing is submitted again for this request."""
         now = self._clock()
-        self._unwritten.add(key)
-        self._keep(
+        self._writer.keep(
             "UPDATE jobs SET state = 'open', job_id = ?, warning = ?, opened_at = ? WHERE key = ?",
             (job_id, warning, now, key),
+            concerns=key,
         )
         return Entry("open", job_id, now, orphaned=False, warning=warning)
 
     def succeeded(self, key: str, *, voiceprint: str, warning: str | None) -> None:
         """Keep a result; it may be shown once it is `kept`."""
-        self._unwritten.add(key)
-        self._keep(
+        self._writer.keep(
             "UPDATE jobs SET state = 'succeeded', voiceprint = ?, warning = coalesce(?, warning), "
             "closed_at = ? WHERE key = ?",
             (voiceprint, warning, self._clock(), key),
+            concerns=key,
         )
 
     def drop(self, key: str, *, claimed_at: float | None = None, job_id: str | None = None) -> None:
@@ -336,9 +272,9 @@ class Ledger:
         Only the claim of that moment, or only that job: another run may have begun anew since.
         """
         if job_id is not None:
-            self._do("DELETE FROM jobs WHERE key = ? AND state = 'open' AND job_id = ?", (key, job_id))
+            self._writer.do("DELETE FROM jobs WHERE key = ? AND state = 'open' AND job_id = ?", (key, job_id))
         else:
-            self._do(
+            self._writer.do(
                 "DELETE FROM jobs WHERE key = ? AND state = 'submitting' "
                 "AND claimed_at = coalesce(?, claimed_at)",
                 (key, claimed_at),
@@ -346,12 +282,14 @@ class Ledger:
 
     def times_of_job(self, job_id: str) -> tuple[float, float] | None:
         """Unix seconds between which a job was submitted; None if it belongs to no request of this ledger."""
-        found = self._do("SELECT claimed_at, opened_at FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        found = self._writer.do(
+            "SELECT claimed_at, opened_at FROM jobs WHERE job_id = ?", (job_id,)
+        ).fetchone()
         return found and (found[0], found[1])
 
     def times_of_run(self, run_id: str) -> list[tuple[float, float, float | None]]:
         """Unix seconds of a run's jobs, in order of submission: submitted, accepted, ended (None if open)."""
-        found = self._do(
+        found = self._writer.do(
             "SELECT DISTINCT jobs.key, claimed_at, opened_at, closed_at FROM rows JOIN jobs "
             "ON jobs.key = rows.key WHERE rows.run_id = ? AND opened_at IS NOT NULL ORDER BY claimed_at",
             (run_id,),
@@ -361,7 +299,7 @@ class Ledger:
     def take_turn(self, name: str, interval_s: float) -> float:
         """`pacing.Turns.take` for everybody who uses this ledger and name."""
         now = self._clock()
-        taken = self._do(  # a turn beyond the longest pause is from before the clock was set back
+        taken = self._writer.do(  # a turn beyond the longest pause is from before the clock was set back
             "INSERT INTO turns VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET next_at = "
             "CASE WHEN turns.next_at BETWEEN ? AND ? THEN max(turns.next_at, ?) + ? "
             "ELSE excluded.next_at END "
@@ -374,12 +312,12 @@ class Ledger:
         )
         if taken.rowcount:
             return 0.0
-        (next_at,) = self._do("SELECT next_at FROM turns WHERE name = ?", (name,)).fetchone()
+        (next_at,) = self._writer.do("SELECT next_at FROM turns WHERE name = ?", (name,)).fetchone()
         return max(0.001, float(next_at) - now)
 
     def pause_turns(self, name: str, seconds: float) -> None:
         """`pacing.Turns.pause` for everybody who uses this ledger and name."""
-        self._do(
+        self._writer.do(
             "INSERT INTO turns VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
             "SET next_at = max(next_at, excluded.next_at)",
             (name, self._clock() + seconds),
@@ -389,18 +327,18 @@ class Ledger:
 
     def note_upload(self, name: str) -> None:
         """Keep that a content is in the service's storage."""
-        self._do("INSERT OR REPLACE INTO uploads VALUES (?, ?)", (name, self._clock()))
+        self._writer.do("INSERT OR REPLACE INTO uploads VALUES (?, ?)", (name, self._clock()))
 
     def has_upload(self, name: str, *, within_s: float) -> bool:
         """Whether a content was put into the service's storage in the last so many seconds."""
-        found = self._do(
+        found = self._writer.do(
             "SELECT 1 FROM uploads WHERE name = ? AND uploaded_at > ?", (name, self._clock() - within_s)
         )
         return found.fetchone() is not None
 
     def drop_upload(self, name: str) -> None:
         """Forget an upload."""
-        self._do("DELETE FROM uploads WHERE name = ?", (name,))
+        self._writer.do("DELETE FROM uploads WHERE name = ?", (name,))
 
     # --- runs -------------------------------------------------------------------------------------------
 
@@ -409,10 +347,10 @@ class Ledger:
     ) -> str:
         """Keep what is needed to go on after a crash; returns the run's id."""
         started_at = self._clock()
-        self._do("DELETE FROM uploads WHERE uploaded_at < ?", (started_at - MEDIA_LIFE_S,))
+        self._writer.do("DELETE FROM uploads WHERE uploaded_at < ?", (started_at - MEDIA_LIFE_S,))
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at))
         run_id = f"{stamp}-{secrets.token_hex(3)}"
-        self._do(
+        self._writer.do(
             "INSERT INTO runs (run_id, started_at, n_rows, destination, call, frame) "
             "VALUES (?, ?, ?, ?, ?, ?)",
             (run_id, started_at, n_rows, destination, json.dumps(dict(call)), frame),
@@ -421,18 +359,18 @@ class Ledger:
 
     def note_row(self, run_id: str, position: int, key: str) -> None:
         """Keep which request a row stands for: audio in memory cannot be found again otherwise."""
-        self._keep("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (run_id, position, key))
+        self._writer.keep("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (run_id, position, key))
 
     def key_of_row(self, run_id: str, position: int) -> str | None:
         """The request of a row of an earlier run."""
-        row = self._do(
+        row = self._writer.do(
             "SELECT key FROM rows WHERE run_id = ? AND position = ?", (run_id, position)
         ).fetchone()
         return None if row is None else str(row[0])
 
     def open_jobs(self, run_id: str) -> dict[int, str]:
         """Job ids of a run's rows whose jobs are open, by position; those that expire first come first."""
-        found = self._do(
+        found = self._writer.do(
             "SELECT rows.position, jobs.job_id FROM rows JOIN jobs ON jobs.key = rows.key "
             "WHERE rows.run_id = ? AND jobs.state = 'open' ORDER BY jobs.claimed_at",
             (run_id,),
@@ -441,7 +379,7 @@ class Ledger:
 
     def end_run(self, run_id: str, counts: Mapping[str, int], *, finished: bool) -> None:
         """Keep the counts; a run that is not finished is what `resume` looks for."""
-        self._do(
+        self._writer.do(
             "UPDATE runs SET counts = ?, finished_at = ? WHERE run_id = ?",
             (json.dumps(dict(counts)), self._clock() if finished else None, run_id),
         )
@@ -450,12 +388,12 @@ class Ledger:
         """The packed frame of a run; None if somebody else may have written the file."""
         if self.path is not None and not is_private(self.path):
             return None
-        row = self._do("SELECT frame FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        row = self._writer.do("SELECT frame FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         return None if row is None else row[0]
 
     def runs(self) -> list[RunRecord]:
         """All runs, newest first."""
-        rows = self._do(
+        rows = self._writer.do(
             "SELECT run_id, started_at, finished_at, n_rows, destination, call, counts FROM runs "
             "ORDER BY started_at DESC, run_id DESC"
         )
@@ -476,43 +414,43 @@ class Ledger:
         """Delete runs and the results that no other run shares; returns how many voiceprints went."""
         marks = ",".join("?" * len(run_ids))
         with self._db:
-            self._do("BEGIN IMMEDIATE")
+            self._writer.do("BEGIN IMMEDIATE")
             keys = [
                 row[0]
-                for row in self._do(
+                for row in self._writer.do(
                     f"SELECT key FROM rows GROUP BY key HAVING SUM(run_id NOT IN ({marks})) = 0",  # noqa: S608 - only question marks
                     run_ids,
                 )
             ]
             removed = self._delete_jobs(keys)
             for table in ("rows", "runs"):
-                self._do(f"DELETE FROM {table} WHERE run_id IN ({marks})", run_ids)  # noqa: S608 - only question marks
-        self._do("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._writer.do(f"DELETE FROM {table} WHERE run_id IN ({marks})", run_ids)  # noqa: S608 - only question marks
+        self._writer.do("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return removed
 
     def forget_everything(self) -> int:
         """Delete all runs, rows and results; returns how many voiceprints went."""
         with self._db:
-            self._do("BEGIN IMMEDIATE")
-            keys = [row[0] for row in self._do("SELECT key FROM jobs")]
+            self._writer.do("BEGIN IMMEDIATE")
+            keys = [row[0] for row in self._writer.do("SELECT key FROM jobs")]
             removed = self._delete_jobs(keys)
             for table in ("rows", "runs", "uploads", "turns"):
-                self._do(f"DELETE FROM {table}")  # noqa: S608 - fixed names
-        self._do("VACUUM")
-        self._do("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._writer.do(f"DELETE FROM {table}")  # noqa: S608 - fixed names
+        self._writer.do("VACUUM")
+        self._writer.do("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return removed
 
     def unlist(self, run_id: str) -> None:
         """Take a run off the list; its results stay, to be reused."""
-        self._do("DELETE FROM rows WHERE run_id = ?", (run_id,))
-        self._do("DELETE FROM runs WHERE run_id = ?", (run_id,))
+        self._writer.do("DELETE FROM rows WHERE run_id = ?", (run_id,))
+        self._writer.do("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
     def _delete_jobs(self, keys: list[str]) -> int:
         removed = 0
         for key in keys:
-            row = self._do("SELECT voiceprint IS NOT NULL FROM jobs WHERE key = ?", (key,)).fetchone()
+            row = self._writer.do("SELECT voiceprint IS NOT NULL FROM jobs WHERE key = ?", (key,)).fetchone()
             removed += bool(row and row[0])
-            self._do("DELETE FROM jobs WHERE key = ?", (key,))
+            self._writer.do("DELETE FROM jobs WHERE key = ?", (key,))
         return removed
 
     def _is_gone(self, owner: str | None, claimed_at: float) -> bool:

@@ -233,7 +233,10 @@ class Waiter:
     async def _rounds(self) -> None:
         pause_s, busy_s = self._interval_s * _FIRST_PAUSE, 0.0
         while self._open:
+            if self._reads:  # first looks: of a job that the service does not know comes no event
+                await asyncio.wait(list(self._reads.values()), timeout=self._interval_s)
             by_event = self._events is not None and self._events.problem is None
+            by_event = by_event and not any(self._misses.values())
             await self._api.sleep(self._sweep_s if by_event else max(pause_s - busy_s, pause_s / 4))
             pause_s, began_s = min(_GROWTH * pause_s, self._interval_s), self._api.clock()
             ended = sorted(await self._ended(), key=lambda job_id: self._opened_at.get(job_id, 0.0))

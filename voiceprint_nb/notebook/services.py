@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.batch.turns import LedgerTurns
 from voiceprint_nb.client import jobs
 from voiceprint_nb.client.transport import Api
-from voiceprint_nb.contract import JobCreated, VoiceprintRequest
+from voiceprint_nb.contract import InvalidRequest, JobCreated, VoiceprintRequest
 from voiceprint_nb.engine.model import Model, is_own
 from voiceprint_nb.pacing import OwnTurns
 from voiceprint_nb.settings import Settings
@@ -67,6 +68,7 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
 
 def _submitting(local: LocalService) -> Callable[..., Awaitable[JobCreated]]:
     """Submission to a service in this process without the wire."""
+    from voiceprint_nb.service.desk import DeskFull
 
     async def submit(
         api: Api, request: VoiceprintRequest, *, before: Callable[[], None] | None = None
@@ -75,7 +77,12 @@ def _submitting(local: LocalService) -> Callable[..., Awaitable[JobCreated]]:
             before()
         try:
             return local.submit(request)
-        except Exception:  # the wire tells it in the contract's words, and waits where that helps
+        except (
+            InvalidRequest,
+            DeskFull,
+            RuntimeError,
+            sqlite3.Error,
+        ):  # the wire tells it in the contract's words, and waits where that helps
             return await jobs.submit(api, request, before=before)
 
     return submit

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 
 from voiceprint_nb.contract import Job, is_terminal
 
 Callback = Callable[[Job], None]
+
+_log = logging.getLogger(__name__)
 
 
 class Ends:
@@ -30,7 +34,7 @@ class Ends:
     def __init__(self, find: Callable[[str, str], Job | None]) -> None:
         self._find = find
         self._lock = threading.Lock()
-        self._listeners: dict[str, list[Callback]] = {}
+        self._listeners: dict[tuple[str, str], list[Callback]] = {}  # by team and job
 
     def listen(self, team: str, job_id: str, callback: Callback) -> Callable[[], None]:
         """Have a job's end, at once if it has ended already.
@@ -49,25 +53,37 @@ class Ends:
             Ends it; safe to call twice.
         """
         with self._lock:
-            self._listeners.setdefault(job_id, []).append(callback)
+            self._listeners.setdefault((team, job_id), []).append(callback)
         self.tell([(team, job_id)])  # it may have ended before anybody listened
 
         def stop() -> None:
             with self._lock:
-                others = [each for each in self._listeners.pop(job_id, ()) if each is not callback]
-                if others:
-                    self._listeners[job_id] = others
+                listening = self._listeners.get((team, job_id), [])
+                if callback in listening:
+                    listening.remove(callback)
+                if not listening:
+                    self._listeners.pop((team, job_id), None)
 
         return stop
 
     def tell(self, jobs: Iterable[tuple[str, str]]) -> None:
-        """Tell those who listen to any of these teams' jobs that it has ended, if it has."""
+        """Tell those who listen to any of these teams' jobs that it has ended, if it has.
+
+        One that cannot be read now is not told: whoever listens looks for lost ends in the end.
+        """
         with self._lock:
-            wanted = [(team, job_id) for team, job_id in jobs if job_id in self._listeners]
-        found = [job for team, job_id in wanted if (job := self._find(team, job_id)) is not None]
-        for job in found:  # all are found first: whoever listens hears of all at once
-            if is_terminal(job.status):
-                with self._lock:
-                    callbacks = list(self._listeners.get(job.job_id, ()))
-                for callback in callbacks:
-                    callback(job)
+            wanted = [name for name in jobs if name in self._listeners]
+        ended = [(name, job) for name in wanted if (job := self._ended(*name)) is not None]
+        for name, job in ended:  # all are found first: whoever listens hears of all at once
+            with self._lock:
+                callbacks = list(self._listeners.get(name, ()))
+            for callback in callbacks:
+                callback(job)
+
+    def _ended(self, team: str, job_id: str) -> Job | None:
+        try:
+            job = self._find(team, job_id)
+        except sqlite3.Error:
+            _log.exception("the end of a job is not told", extra={"job": job_id})
+            return None
+        return job if job is not None and is_terminal(job.status) else None

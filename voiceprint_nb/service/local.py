@@ -64,10 +64,10 @@ class LocalService:
             scratch.sweep()
         folder = scratch.new_folder() if data_dir is None else data_dir
         passing = folder if data_dir is None else None
-        policy = Policy(OpenDoor(webhook_secret), limits, files=True, plain_webhooks=True)
+        self._policy = Policy(OpenDoor(webhook_secret), limits, files=True, plain_webhooks=True)
         try:
             self._app, self._works = assemble(
-                folder, policy, model=self._model, threads=threads, lasting=data_dir is not None
+                folder, self._policy, model=self._model, threads=threads, lasting=data_dir is not None
             )
         except BaseException:
             if passing is not None:
@@ -95,17 +95,22 @@ class LocalService:
     @property
     def problem(self) -> str | None:
         """What keeps jobs from being done, in a sentence."""
-        return None if self._works.desk.is_alive else "The local service has stopped working."
+        return (
+            None if self._works.desk.is_alive else "The local service fails at the moment, and tries again."
+        )
 
     def submit(self, request: VoiceprintRequest) -> JobCreated:
-        """Accept a job as its route does, without the wire, which costs more than all else of it.
+        """Accept a job as its route does, without the wire, which costs more than all else of it, and limits.
 
         Raises
         ------
         InvalidRequest, DeskFull
             What the route answers with a refusal.
         """
-        seen = VoiceprintRequest.from_wire(request.to_wire(), files=True, plain_webhooks=True)
+        allows = self._policy
+        seen = VoiceprintRequest.from_wire(
+            request.to_wire(), files=allows.files, plain_webhooks=allows.plain_webhooks
+        )
         return self._works.desk.submit(DEFAULT_TEAM, seen)
 
     def listen(self, job_id: str, callback: Callback) -> Callable[[], None]:
