@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_one_by_one = threading.Lock()  # first calls of OpenVINO 2026.4 in two threads wait for each other for ever
 
 
 def usable_cpus() -> int:
@@ -130,6 +131,11 @@ class _OpenVino:
 
     def __call__(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         request: Any = getattr(self._own, "request", None)
-        if request is None:
-            request = self._own.request = self._compiled.create_infer_request()
+        if request is not None:
+            return self._infer(request, inputs)
+        with _one_by_one:
+            self._own.request = self._compiled.create_infer_request()
+            return self._infer(self._own.request, inputs)
+
+    def _infer(self, request: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         return embeddings_of(request.infer([inputs])[0].copy())  # its memory is used again
