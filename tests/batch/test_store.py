@@ -427,6 +427,17 @@ def test_what_costs_money_is_on_disk_at_once(tmp_path: Path) -> None:
         asyncio.run(turns(ledger))
 
 
+def test_what_costs_money_stands_for_itself(tmp_path: Path) -> None:
+    with Ledger(tmp_path, paid=True) as ledger:
+        for key in ("a", "b"):
+            assert ledger.claim(key)
+        with pytest.raises(UnicodeEncodeError):
+            ledger.opened("a", "job of a", "\ud83d")
+        ledger.opened("b", "job of b")
+        ledger.abandon("a")
+    assert states_on_disk(tmp_path) == {"a": "submitting", "b": "open"}
+
+
 def test_two_ledgers_of_one_loop_do_not_wait_for_each_other(tmp_path: Path) -> None:
     async def run(name: str) -> None:
         with Ledger(tmp_path) as ledger, ledger.in_turns():

@@ -51,7 +51,7 @@ class Writer:
             yield
         except BaseException:
             self._loop = None
-            with contextlib.suppress(UsageError):  # what is on its way says why the run ends
+            with contextlib.suppress(Exception):  # what is on its way says why the run ends
                 self._flush()
             raise
         self._loop = None
@@ -66,11 +66,12 @@ class Writer:
     def keep(self, statement: str, values: Sequence[object] = (), *, concerns: str = "") -> None:
         """Write at the end of the turn, or at once if there are none; see `is_unwritten`."""
         self._refuse_failed()
+        if self._loop is None:
+            self.do(statement, values)
+            return
         self._pending.append((statement, values))
         self._unwritten.add(concerns)
-        if self._loop is None:
-            self._flush()
-        elif self._turn is None:
+        if self._turn is None:
             self._turn = self._loop.create_future()
             self._loop.call_soon(self._end_turn)
 
