@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.workers [--rows 400] [--rounds 3]
+    python -m benchmarks.workers [--rows 1600] [--rounds 3]
 
 Workers have one thread each, and run on this machine. They are measured as Dask starts them, and with an
 allocator that keeps its memory ("kept"), as the README recommends. All ways take turns in every round.
@@ -82,7 +82,7 @@ def measured(frame: pd.DataFrame, rounds: int) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--rows", type=int, default=1600)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
