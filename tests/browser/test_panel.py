@@ -88,7 +88,7 @@ def test_the_bar_moves_cancel_stops_it_and_retry_goes_on(open_notebook, picture,
 def test_after_a_reload_the_run_goes_on_and_is_shown_again(open_notebook, picture):
     from playwright.sync_api import expect
 
-    cells = [PREAMBLE, 'run = vp.submit(noises(400, 2), service="local")', "run.show()"]
+    cells = [PREAMBLE, 'run = vp.submit(noises(1600, 2), service="local")', "run.show()"]
     notebook = open_notebook("reload.ipynb", cells)
     notebook.run(0)
     notebook.run(1)
