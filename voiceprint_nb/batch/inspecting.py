@@ -8,13 +8,13 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from voiceprint_nb import contract, fetching, scratch
-from voiceprint_nb.batch.lots import Lots
 from voiceprint_nb.batch.outcomes import Outcome, Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
 from voiceprint_nb.errors import RowError
@@ -63,7 +63,7 @@ class Inspector:
     ) -> None:
         self._request = request
         self._named = named
-        self._n_threads = threads or os.cpu_count() or 1
+        self._n_threads = threads or os.cpu_count()
         self._passes_on = passes_on
         self._sign = cloud.Signer(sign)
         self._stack = contextlib.AsyncExitStack()
@@ -74,8 +74,8 @@ class Inspector:
     async def __aenter__(self) -> Self:
         self._scratch = scratch.new_folder()
         self._stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
-        self._lots = Lots(self._n_threads)
-        self._stack.callback(self._lots.close)
+        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="voiceprint-intake")
+        self._stack.callback(self._threads.shutdown, wait=False, cancel_futures=True)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -205,7 +205,7 @@ class Inspector:
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """What a function returns that one of the threads runs."""
-        return await self._lots.run(work)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 async def check_all(
