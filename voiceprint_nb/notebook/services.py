@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LOCAL_POLL_S, LOOPBACK_POLL_S, REMOTE_POLL_S = 0.1, 0.2, 7.5
 REMOTE_IN_FLIGHT = 256  # a hosted minute allows 100 jobs, which may take two and a half
-_LOCAL_SWEEP_S, _LOOPBACK_SWEEP_S, _REMOTE_SWEEP_S = 5.0, 5.0, 60.0
+_NEAR_SWEEP_S, _REMOTE_SWEEP_S = 5.0, 60.0
 _REMOTE_SETTLE_S = 5.0
 
 
@@ -37,7 +37,7 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
             open_api=lambda: Api(base_url=local.base_url, api_key=None, transport=local.transport()),
             identity=local.identity,
             poll_s=LOCAL_POLL_S,
-            sweep_s=_LOCAL_SWEEP_S,
+            sweep_s=_NEAR_SWEEP_S,
             submit=_submitting(local),
             events=local,
             in_flight=local.in_flight * 3 // 2,  # the others are on their way to it or from it
@@ -60,7 +60,7 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
         in_flight=REMOTE_IN_FLIGHT,
         sees_private_hosts=settings.is_loopback,
         settle_s=1.0 if settings.is_loopback else _REMOTE_SETTLE_S,
-        sweep_s=_LOOPBACK_SWEEP_S if settings.is_loopback else _REMOTE_SWEEP_S,
+        sweep_s=_NEAR_SWEEP_S if settings.is_loopback else _REMOTE_SWEEP_S,
         events=receiver,
         webhook_url=receiver.webhook_url if receiver else None,
     )
