@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voiceprint_nb import audio
+from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.errors import RowError
 
 RATE_HZ = 16_000
@@ -324,6 +325,88 @@ def test_random_bytes(tmp_path: Path, head: bytes, tail: bytes) -> None:
     path = tmp_path / "random"
     path.write_bytes(head + tail)
     outcome(path)
+
+
+# --- what a look has decoded is kept ---------------------------------------------------------------------
+
+ROOM = 1 << 24
+
+
+def look(path: Path, decoded: Decoded | None = None) -> tuple[Any, ...]:
+    try:
+        return (audio.inspect(path, max_duration_s=30.0, decoded=decoded),)
+    except RowError as error:
+        return error.code, str(error), error.facts
+
+
+def look_and_compare(path: Path, kind: str = "") -> None:
+    """The verdict does not depend on whether samples are kept; those that are, are what is read."""
+    decoded = Decoded(ROOM)
+    seen = look(path, decoded)
+    kept = decoded.take(path)
+    if kept is not None:
+        np.testing.assert_array_equal(kept, audio.read_mono(path))
+        assert isinstance(seen[0], audio.AudioFacts)
+    if kept is None or not kind:
+        assert seen == look(path)
+
+
+@pytest.mark.parametrize("rate_hz", [RATE_HZ, 44_100])
+@pytest.mark.parametrize(("container", "subtype"), [("FLAC", "PCM_16"), ("MP3", None), ("WAV", "FLOAT")])
+def test_a_look_keeps_what_will_be_read(put: Put, container: str, subtype: str | None, rate_hz: int) -> None:
+    path = put(encoded(tone(2.0, rate_hz), rate_hz, format=container, subtype=subtype))
+    decoded, wanted = Decoded(ROOM), audio.read_mono(path)
+    assert look(path, decoded) == look(path)
+    np.testing.assert_array_equal(decoded.take(path), wanted)
+    assert decoded.take(path) is None
+
+
+@pytest.mark.parametrize("duration_s", [0.05, 1.0, 7.0])
+def test_a_look_keeps_a_flac_stream_of_open_length(put: Put, duration_s: float) -> None:
+    path, decoded = put(flac_with_total(0, duration_s=duration_s)), Decoded(ROOM)
+    assert look(path, decoded) == look(path)
+    np.testing.assert_array_equal(decoded.take(path), audio.read_mono(path))
+
+
+def test_a_look_keeps_what_begins_with_silence(put: Put) -> None:
+    path, decoded = put(encoded(np.concatenate([np.zeros(20_000), tone()]), format="FLAC")), Decoded(ROOM)
+    assert look(path, decoded) == look(path)
+    assert decoded.take(path) is not None
+
+
+@pytest.mark.parametrize("kind", ["silence", "steps", "cut", "plain", "too long", "no room"])
+def test_a_look_keeps_nothing_else(put: Put, kind: str) -> None:
+    steps = np.repeat([0.1, 0.2], RATE_HZ)  # each second is silent by itself
+    data = {
+        "silence": encoded(np.zeros(RATE_HZ), format="FLAC"),
+        "steps": encoded(steps, format="FLAC"),
+        "cut": FILES["flac"][:-40],
+        "plain": FILES["wav"],
+        "too long": encoded(tone(31.0), format="FLAC"),
+        "no room": FILES["flac"],
+    }
+    path, decoded = put(data[kind]), Decoded(3 * RATE_HZ * 4 - (kind == "no room"))
+    assert look(path, decoded) == look(path)
+    assert decoded.take(path) is None
+
+
+@given(kind=st.sampled_from(sorted(FILES)), part=st.floats(0, 1))
+@EXAMPLES
+def test_a_cut_file_looks_the_same(tmp_path: Path, kind: str, part: float) -> None:
+    path = tmp_path / "cut"
+    path.write_bytes(FILES[kind][: int(len(FILES[kind]) * part)])
+    look_and_compare(path)
+
+
+@given(kind=st.sampled_from(sorted(FILES)), data=st.data())
+@EXAMPLES
+def test_a_damaged_file_looks_the_same(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    damaged = bytearray(FILES[kind])
+    for at in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=6)):
+        damaged[at] ^= data.draw(st.integers(1, 255))
+    path = tmp_path / "damaged"
+    path.write_bytes(damaged)
+    look_and_compare(path, kind)  # what can be read to its end is kept, wherever a mere look stumbles
 
 
 # --- MP3 ------------------------------------------------------------------------------------------------

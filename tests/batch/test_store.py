@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from voiceprint_nb.batch import writing
 from voiceprint_nb.batch.store import FILE_NAME, Ledger, is_private, request_key
 from voiceprint_nb.errors import UsageError
 
@@ -134,7 +135,9 @@ def test_abandoned_claim_is_an_orphan_at_once_and_still_bars_others(tmp_path: Pa
         assert not ledger.claim("a")
         ledger.opened("b", "job")
         ledger.abandon("b")
-        assert ledger.find("b") is None
+        entry = ledger.find("b")
+        assert entry is not None
+        assert entry.state == "open"  # nothing was claimed
 
 
 @POSIX
@@ -373,7 +376,7 @@ def states_on_disk(folder: Path) -> dict[str, str]:
         return dict(reader.execute("SELECT key, state FROM jobs").fetchall())
 
 
-def test_what_rows_keep_in_a_turn_is_on_disk_at_its_end(tmp_path: Path) -> None:
+def test_what_rows_keep_is_on_disk_when_somebody_waits_for_it(tmp_path: Path) -> None:
     async def turns(ledger: Ledger) -> None:
         with ledger.in_turns():
             run_id = begin(ledger)
@@ -382,16 +385,49 @@ def test_what_rows_keep_in_a_turn_is_on_disk_at_its_end(tmp_path: Path) -> None:
             assert states_on_disk(tmp_path) == {"a": "submitting"}  # before anything is sent
             assert ledger.key_of_row(run_id, 0) == "a"
             ledger.opened("a", "job of a")
+            await asyncio.sleep(0)
             assert states_on_disk(tmp_path) == {"a": "submitting"}
             entry = ledger.find("a")
             assert entry is not None
             assert entry.state == "open"  # the writer itself is never behind
             ledger.succeeded("a", voiceprint=SECRET_PRINT, warning=None)
-            await ledger.kept()
+            await asyncio.gather(ledger.kept(), ledger.kept())
             assert states_on_disk(tmp_path) == {"a": "succeeded"}
-            assert ledger.claim("b")
+            await ledger.kept()  # nothing is left to wait for
             ledger.opened("b", "job of b")
         assert states_on_disk(tmp_path) == {"a": "succeeded", "b": "open"}
+
+    with Ledger(tmp_path) as ledger:
+        asyncio.run(turns(ledger))
+
+
+def test_what_nobody_waits_for_is_on_disk_in_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_LATEST_S", 0.0)
+
+    async def turns(ledger: Ledger) -> None:
+        with ledger.in_turns():
+            for key in ("a", "b"):  # the second has a moment of its own
+                ledger.opened(key, f"job of {key}")
+                async with asyncio.timeout(20):
+                    while key not in states_on_disk(tmp_path):  # noqa: ASYNC110 - nobody else may wait
+                        await asyncio.sleep(0)
+
+    with Ledger(tmp_path) as ledger:
+        asyncio.run(turns(ledger))
+    assert states_on_disk(tmp_path) == {"a": "open", "b": "open"}
+
+
+def test_who_stops_waiting_holds_up_nobody(tmp_path: Path) -> None:
+    async def turns(ledger: Ledger) -> None:
+        with ledger.in_turns():
+            ledger.opened("a", "job of a")
+            first, second = (asyncio.ensure_future(ledger.kept()) for _ in range(2))
+            await asyncio.sleep(0)
+            first.cancel()
+            await second
+            assert states_on_disk(tmp_path) == {"a": "open"}
 
     with Ledger(tmp_path) as ledger:
         asyncio.run(turns(ledger))

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
+from typing import IO
 
 import pytest
+import soundfile
 
 import voiceprint_nb as vp
+from voiceprint_nb import audio
 from voiceprint_nb.batch.store import Ledger
+from voiceprint_nb.client import jobs
 from voiceprint_nb.contract import VoiceprintRequest
 from voiceprint_nb.errors import RequestRefused
 from voiceprint_nb.notebook.services import connect
@@ -33,15 +38,15 @@ def test_runs_of_one_key_share_the_pace_and_others_do_not(tmp_path: Path, kept: 
     assert 0.0 < second <= 0.61
 
 
-def test_the_local_service_refuses_as_by_its_wire(tmp_path: Path) -> None:
+def test_what_the_local_service_refuses_goes_by_its_wire(tmp_path: Path) -> None:
     async def refusal(request: VoiceprintRequest) -> str:
         with Ledger(tmp_path) as ledger:
             service = connect(Settings("local"), ledger)
-            claims: list[str] = []
+            assert service.accept is not None
+            assert service.accept(request) is None
             async with service.open_api() as api:
                 with pytest.raises(RequestRefused) as refused:
-                    await service.submit(api, request, before=lambda: claims.append("claimed"))
-        assert claims  # before the first try
+                    await jobs.submit(api, request)
         return str(refused.value)
 
     assert "url" in asyncio.run(refusal(VoiceprintRequest("ftp://example.org/a.wav")))
@@ -54,3 +59,26 @@ def test_jobs_of_the_local_service_need_no_requests(tmp_path: Path) -> None:
     assert (out.vp_status == "succeeded").all()
     requests = out.attrs["voiceprint_nb"]["requests"]
     assert requests["submit"] == requests["read"] == requests["list"] == 0
+
+
+def test_each_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, rate_hz = soundfile.read(ROOT / "data" / "samples" / "ada-1.wav", dtype="float32")
+    clips = [tmp_path / name for name in ("a.flac", "b.mp3", "same-as-a.flac", "silent.flac")]
+    for clip in clips:
+        soundfile.write(clip, samples * (clip.stem != "silent"), rate_hz)
+    opened = Counter[str]()
+    really_open = audio._open_raw
+
+    def open_raw(path: Path) -> IO[bytes]:
+        opened[path.name] += 1
+        return really_open(path)
+
+    monkeypatch.setattr(audio, "_open_raw", open_raw)
+    out = vp.voiceprints(clips, service="local", data_dir=tmp_path / "kept", progress=False)
+    assert list(out.vp_error_code.fillna("")) == ["", "", "", "silent"]
+    assert (opened["a.flac"], opened["b.mp3"]) == (1, 1)
+    assert out["voiceprint"][0] == out["voiceprint"][2]
+    with Ledger(tmp_path / "kept") as ledger:
+        decoded = connect(Settings("local"), ledger).decoded
+    assert decoded is not None
+    assert decoded._kept == {}  # whoever took them, or not: a row that has ended leaves none

@@ -20,11 +20,14 @@ class Table:
 
     def __init__(self) -> None:
         self.jobs: dict[tuple[str, str], Job] = {}
+        self.looked_for: list[str] = []
 
-    def put(self, status: str, *, team: str = "ours", job_id: str = "a") -> None:
-        self.jobs[team, job_id] = Job(job_id, status, "2025-11-18T12:37:14Z", None, None)
+    def put(self, status: str, *, team: str = "ours", job_id: str = "a") -> tuple[str, Job]:
+        job = self.jobs[team, job_id] = Job(job_id, status, "2025-11-18T12:37:14Z", None, None)
+        return team, job
 
     def find(self, team: str, job_id: str) -> Job | None:
+        self.looked_for.append(job_id)
         return self.jobs.get((team, job_id))
 
 
@@ -37,10 +40,9 @@ def test_an_end_is_told_once_it_has_come_and_not_before(table: Table) -> None:
     ends, heard = Ends(table.find), list[Job]()
     table.put("running")
     ends.listen("ours", "a", heard.append)
-    ends.tell([("ours", "a"), ("ours", "unknown")])
+    ends.tell([table.put("succeeded", job_id="b")])
     assert heard == []
-    table.put("failed")
-    ends.tell([("ours", "a")])
+    ends.tell([table.put("failed")])
     assert [job.status for job in heard] == ["failed"]
 
 
@@ -62,23 +64,19 @@ def test_two_teams_jobs_of_one_name_are_two(table: Table) -> None:
     ends, heard = Ends(table.find), list[Job]()
     table.put("running", team="theirs")
     ends.listen("theirs", "a", heard.append)
-    table.put("succeeded")
-    ends.tell([("ours", "a")])
+    ends.tell([table.put("succeeded")])
     assert heard == []
 
 
-def test_a_job_that_cannot_be_read_holds_up_no_other(table: Table) -> None:
+def test_a_job_that_cannot_be_read_is_told_of_when_it_ends(table: Table) -> None:
     def find(team: str, job_id: str) -> Job | None:
-        if job_id == "torn":
-            raise sqlite3.OperationalError("disk I/O error")
-        return table.find(team, job_id)
+        raise sqlite3.OperationalError("disk I/O error")
 
-    ends, heard = Ends(find), list[str]()
-    for job_id in ("torn", "whole"):
-        ends.listen("ours", job_id, lambda job: heard.append(job.job_id))
-    table.put("succeeded", job_id="whole")
-    ends.tell([("ours", "torn"), ("ours", "whole")])
-    assert heard == ["whole"]
+    ends, heard = Ends(find), list[Job]()
+    ends.listen("ours", "a", heard.append)
+    assert heard == []
+    ends.tell([table.put("succeeded")])
+    assert [job.job_id for job in heard] == ["a"]
 
 
 def test_each_listener_stops_for_itself(table: Table) -> None:
@@ -86,26 +84,50 @@ def test_each_listener_stops_for_itself(table: Table) -> None:
     stop_first, stop_second = (ends.listen("ours", "a", heard.append) for heard in (first, second))
     stop_first()
     stop_first()
-    table.put("canceled")
-    ends.tell([("ours", "a")])
+    ends.tell([table.put("canceled")])
     stop_second()
     assert (len(first), len(second)) == (0, 1)
     assert ends._listeners == {}
 
 
-def test_no_end_is_missed_between_looking_and_listening(table: Table) -> None:
+def test_a_job_that_is_certainly_open_is_not_looked_for(table: Table) -> None:
+    ends, early, late = Ends(table.find), list[Job](), list[Job]()
+    assert ends.open("ours", lambda: "a") == "a"
+    ends.listen("ours", "a", early.append)
+    assert table.looked_for == []
+    ends.tell([table.put("succeeded")])
+    ends.listen("ours", "a", late.append)
+    assert (len(early), len(late), table.looked_for) == (1, 1, ["a"])
+    assert ends._open == set()
+
+
+def test_a_job_that_cannot_be_added_is_not_open(table: Table) -> None:
+    def fail() -> str:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    ends = Ends(table.find)
+    with pytest.raises(sqlite3.OperationalError):
+        ends.open("ours", fail)
+    assert ends._open == set()
+    ends.open("ours", lambda: "a")  # and the next one can be
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_no_end_is_missed_between_looking_and_listening(table: Table, is_open: bool) -> None:
     ends, heard = Ends(table.find), list[str]()
     ids = [f"job-{number}" for number in range(300)]
 
     def end(job_id: str) -> None:
-        table.put("succeeded", job_id=job_id)
-        ends.tell([("ours", job_id)])
+        ends.tell([table.put("succeeded", job_id=job_id)])
 
     with ThreadPoolExecutor(4) as threads:
         for job_id in ids:
+            if is_open:
+                ends.open("ours", lambda job_id=job_id: job_id)
             threads.submit(end, job_id)
             threads.submit(ends.listen, "ours", job_id, lambda job: heard.append(job.job_id))
     assert set(heard) == set(ids)
+    assert ends._open == set()
 
 
 def test_a_service_tells_of_what_is_on_disk(clip: Any, tmp_path: Path) -> None:

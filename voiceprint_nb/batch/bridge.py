@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
+from voiceprint_nb import threads
+
 T = TypeVar("T")
 
 _SLICE_S = 0.1  # a blocked main thread looks for an interrupt this often
@@ -33,6 +35,7 @@ class LoopThread:
         started.wait()
 
     def _run(self, started: threading.Event) -> None:
+        threads.give_way()
         asyncio.set_event_loop(self.loop)
         self.loop.call_soon(started.set)
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from voiceprint_nb import contract, fetching, scratch
 from voiceprint_nb.batch.outcomes import Outcome, Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
+from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake import clips, cloud, looking, quality, shares, sources
 
@@ -50,6 +51,8 @@ class Inspector:
         Threads that read files; by default one per CPU.
     named : bool
         Whether digests of clips are of use: for them files are read to the end.
+    decoded : Decoded, optional
+        Where samples are kept, while their clip is held, for whoever embeds clips in this process.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Inspector:
         sign: Callable[[str], str] | None = None,
         threads: int | None = None,
         named: bool = True,
+        decoded: Decoded | None = None,
     ) -> None:
         self._request = request
+        self.decoded = decoded
         self._named = named
         self._n_threads = threads or os.cpu_count()
         self._passes_on = passes_on
@@ -104,6 +109,8 @@ class Inspector:
 
     def _remove(self, paths: Sequence[Path]) -> None:
         for path in paths:
+            if self.decoded is not None:
+                self.decoded.take(path)
             if path.parent == self._scratch:
                 path.unlink(missing_ok=True)
 
@@ -138,7 +145,13 @@ class Inspector:
         return self._admit(file)
 
     def _admit(self, file: looking.LocalFile) -> clips.Clip:
-        clip = clips.admit(file, fit=self._request.fit, scratch=self._scratch, named=self._named)
+        clip = clips.admit(
+            file,
+            fit=self._request.fit,
+            scratch=self._scratch,
+            named=self._named,
+            decoded=self.decoded,
+        )
         return clip if self._request.embed is None else quality.with_quality(clip, self._request.embed)
 
     @contextlib.asynccontextmanager

@@ -246,7 +246,10 @@ class Orders:
         RowError
             ``request_refused``, or ``submit_unknown`` if there may be a job of unknown id.
         """
-        sending = asyncio.create_task(self._send(key, url))
+        request = contract.VoiceprintRequest(url, self._request.model, self._service.webhook_url)
+        if self._service.accept is not None and (created := self._service.accept(request)) is not None:
+            return self._ledger.opened(key, created.job_id, created.warning)
+        sending = asyncio.create_task(self._send(key, request))
         try:
             return await asyncio.shield(sending)
         except _Taken:
@@ -275,7 +278,7 @@ class Orders:
             if not sending.cancelled():
                 sending.exception()  # marks it as seen
 
-    async def _send(self, key: str, url: str) -> Entry:
+    async def _send(self, key: str, request: contract.VoiceprintRequest) -> Entry:
         """Claim, post, and keep the job's id; the claim is as short as the request."""
         task = asyncio.current_task()
 
@@ -288,8 +291,7 @@ class Orders:
                 self._sending[key] = task
 
         try:
-            request = contract.VoiceprintRequest(url, self._request.model, self._service.webhook_url)
-            created = await self._service.submit(self._api, request, before=claim)
+            created = await jobs.submit(self._api, request, before=claim)
             return self._ledger.opened(key, created.job_id, created.warning)
         except BaseException as error:
             if key in self._sending:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from voiceprint_nb.audio import AudioFacts
-from voiceprint_nb.client import jobs
 from voiceprint_nb.client.transport import Api
-from voiceprint_nb.contract import JobCreated
+from voiceprint_nb.contract import JobCreated, VoiceprintRequest
+from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.clips import Clip, Fit
 from voiceprint_nb.intake.quality import MEASURES, Embed
@@ -293,13 +293,15 @@ class Service:
         Whether the service can fetch addresses of this machine and its network.
     sees_files : bool
         Whether the service reads this machine's files by their ``file://`` address: then nothing is copied.
+    decoded : Decoded, optional
+        Where it takes samples of this machine's files from that were decoded already.
     deadline_s : callable
         Bound on the wait for one job, in seconds, from the clip's length in seconds and how many jobs of the
         run are open before it.
     settle_s : float
         Pause before the job list is asked what became of a submission whose answer was lost, in seconds.
-    submit : callable
-        Creates a job, as `voiceprint_nb.client.jobs.submit` does.
+    accept : callable, optional
+        Creates a job at once and without the wire; None where the wire is to tell why not, or to wait.
     events : Events, optional
         Tells of the ends of jobs: waits end by it, not by asking.
     webhook_url : str, optional
@@ -312,9 +314,10 @@ class Service:
     in_flight: int
     sees_private_hosts: bool
     sees_files: bool = False
+    decoded: Decoded | None = None
     deadline_s: Callable[[float, int], float] = deadline_s
     settle_s: float = 1.0
-    submit: Callable[..., Awaitable[JobCreated]] = jobs.submit
+    accept: Callable[[VoiceprintRequest], JobCreated | None] | None = None
     events: Events | None = None
     webhook_url: str | None = field(default=None, repr=False)  # its path is a secret
     sweep_s: float = 60.0

@@ -72,7 +72,9 @@ class Batch:
         self._tally = tally
         self._request = request
         self._copies = asyncio.Semaphore(_COPIES)
-        self._inspector = Inspector(request, passes_on=partial(fetches, service), sign=request.sign)
+        self._inspector = Inspector(
+            request, passes_on=partial(fetches, service), sign=request.sign, decoded=service.decoded
+        )
         smaller, sent = self._inspector.smaller, tally.uploads
         self._orders = orders = Orders(service, ledger, run_id, request, smaller=smaller, sent=sent)
         tally.waiting_for_limit, tally.notice = orders.waiting_for_limit, orders.notice

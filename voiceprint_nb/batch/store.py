@@ -166,7 +166,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def in_turns(self) -> Iterator[None]:
-        """Write what rows keep in one turn of the running event loop together, at its end: see `kept`.
+        """Write what rows keep together, when somebody waits for it (`kept`), at the latest in 0.1 s.
 
         Not where entries stand for money: those go to disk one by one, and at once.
         """
@@ -225,10 +225,11 @@ class Ledger:
 
     def claim(self, key: str) -> bool:
         """Announce a submission, on disk, before it is sent; False if the request is known already."""
-        return self._writer.add(
+        claimed = self._writer.do(
             "INSERT OR IGNORE INTO jobs (key, state, owner, claimed_at) VALUES (?, 'submitting', ?, ?)",
             (key, _owner(os.getpid()), self._clock()),
         )
+        return claimed.rowcount == 1
 
     def renew(self, key: str) -> None:
         """Say that a claimed submission is sent only now."""
@@ -248,11 +249,13 @@ class Ledger:
         )
 
     def opened(self, key: str, job_id: str, warning: str | None = None) -> Entry:
-        """Keep the job's id; from now on nothing is submitted again for this request."""
+        """Keep the job's id, of a claimed request or a new one; from now on it is not submitted again."""
         now = self._clock()
         self._writer.keep(
-            "UPDATE jobs SET state = 'open', job_id = ?, warning = ?, opened_at = ? WHERE key = ?",
-            (job_id, warning, now, key),
+            "INSERT INTO jobs (key, state, claimed_at, job_id, warning, opened_at) "
+            "VALUES (?, 'open', ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = excluded.state, "
+            "job_id = excluded.job_id, warning = excluded.warning, opened_at = excluded.opened_at",
+            (key, now, job_id, warning, now),
             concerns=key,
         )
         return Entry("open", job_id, now, orphaned=False, warning=warning)

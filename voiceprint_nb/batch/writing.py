@@ -1,4 +1,4 @@
-"""Statements to a SQLite file: at once, or those of one turn of an event loop in one transaction."""
+"""Statements to a SQLite file: at once, or many of an event loop in one transaction."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 
 from voiceprint_nb.errors import UsageError
+
+_LATEST_S = 0.1  # until what nobody waits for is written
 
 _Statement = tuple[str, Sequence[object]]
 
@@ -38,14 +40,15 @@ class Writer:
     ) -> None:
         self._db, self._unusable = db, unusable
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn: asyncio.Future[None] | None = None  # done when what is pending is on disk
+        self._waiting: list[asyncio.Future[None]] = []  # done when what is pending is on disk
+        self._latest: asyncio.TimerHandle | None = None
         self._pending: list[_Statement] = []
         self._unwritten: set[str] = set()  # what they concern
         self._failure: BaseException | None = None  # to write at the end of a turn
 
     @contextlib.contextmanager
     def in_turns(self) -> Iterator[None]:
-        """Write what is kept in one turn of the running event loop together, at its end."""
+        """Write what is kept together: at the end of a turn of the running loop in which somebody waits."""
         self._loop = asyncio.get_running_loop()
         try:
             yield
@@ -59,36 +62,27 @@ class Writer:
 
     async def kept(self) -> None:
         """Wait until everything so far is on disk, or raise `UsageError`."""
-        if self._turn is not None:
-            await asyncio.shield(self._turn)
+        if self._pending and self._loop is not None:
+            if not self._waiting:
+                self._loop.call_soon(self._end_turn)
+            self._waiting.append(written := self._loop.create_future())
+            await written
         self._refuse_failed()
 
     def keep(self, statement: str, values: Sequence[object] = (), *, concerns: str = "") -> None:
-        """Write at the end of the turn, or at once if there are none; see `is_unwritten`."""
+        """Write when somebody waits for it, at the latest in 0.1 s; at once if there are no turns."""
         self._refuse_failed()
         if self._loop is None:
             self.do(statement, values)
             return
         self._pending.append((statement, values))
         self._unwritten.add(concerns)
-        if self._turn is None:
-            self._turn = self._loop.create_future()
-            self._loop.call_soon(self._end_turn)
+        if self._latest is None:
+            self._latest = self._loop.call_later(_LATEST_S, self._end_turn)
 
     def is_unwritten(self, name: str) -> bool:
         """Whether something that concerns this was kept, and is not written yet."""
         return name in self._unwritten
-
-    def add(self, statement: str, values: Sequence[object]) -> bool:
-        """Write at once, with what is pending; whether the statement has changed a row."""
-        self._refuse_failed()
-        self._pending.append((statement, values))
-        try:
-            cursor = self._flush()
-        except BaseException:
-            self._pending.pop()  # the caller knows
-            raise
-        return cursor is not None and cursor.rowcount == 1
 
     def do(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run a statement after all that is pending."""
@@ -112,34 +106,35 @@ class Writer:
         except Exception as error:  # whoever waits, or writes next, hears of it
             self._failure = error
 
-    def _flush(self) -> sqlite3.Cursor | None:
-        """Write what is pending, all or nothing; the last statement's cursor. What fails stays pending."""
+    def _flush(self) -> None:
+        """Write what is pending, all or nothing. What fails stays pending."""
         pending, self._pending = self._pending, []
-        turn, self._turn = self._turn, None
+        waiting, self._waiting = self._waiting, []
+        if self._latest is not None:
+            self._latest.cancel()
+            self._latest = None
         try:
-            cursor = self._write(pending)
+            self._write(pending)
         except BaseException as error:
             self._pending = pending
-            if turn is not None:
-                turn.set_exception(error)
-                turn.exception()  # marks it as seen
+            for written in waiting:
+                if not written.done():  # nobody waits any more
+                    written.set_exception(error)
             raise
         self._unwritten.clear()
-        if turn is not None:
-            turn.set_result(None)
-        return cursor
+        for written in waiting:
+            if not written.done():
+                written.set_result(None)
 
-    def _write(self, statements: Sequence[_Statement]) -> sqlite3.Cursor | None:
-        cursor = None
+    def _write(self, statements: Sequence[_Statement]) -> None:
         try:
             if len(statements) > 1:
                 self.run("BEGIN IMMEDIATE")
             for statement, values in statements:
-                cursor = self.run(statement, values)
+                self.run(statement, values)
             if len(statements) > 1:
                 self.run("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
-        return cursor

@@ -152,9 +152,9 @@ class Waiter:
             self._task = asyncio.create_task(self._told_to_all(self._rounds))
         while not future.done():
             n_outages = self._api.n_outages
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    return await asyncio.shield(future)
+            await asyncio.wait([future], timeout=timeout_s)
+            if future.done():
+                break
             try:  # nobody may have been able to ask for long
                 async with asyncio.timeout(None if self._api.is_down else _LAST_LOOK_S):
                     await self._fetch(job_id)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb import audio, contract
+from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.looking import LocalFile, RemoteFile, digest_of
 
@@ -74,7 +75,9 @@ class Clip:
         return self.file
 
 
-def admit(file: LocalFile, *, fit: Fit, scratch: Path, named: bool = True) -> Clip:
+def admit(
+    file: LocalFile, *, fit: Fit, scratch: Path, named: bool = True, decoded: Decoded | None = None
+) -> Clip:
     """Check a file against the limits: 30 s, 100 MiB, readable to its end, audible.
 
     Parameters
@@ -87,6 +90,8 @@ def admit(file: LocalFile, *, fit: Fit, scratch: Path, named: bool = True) -> Cl
         Folder for a cut clip.
     named : bool
         Whether the clip's digest is of use, for which its file is read to the end.
+    decoded : Decoded, optional
+        Where samples that are wanted again are kept: see `audio.inspect`.
 
     Raises
     ------
@@ -96,7 +101,7 @@ def admit(file: LocalFile, *, fit: Fit, scratch: Path, named: bool = True) -> Cl
     limit_s = contract.MAX_DURATION_S
     too_large = file.n_bytes > contract.MAX_BYTES
     try:
-        facts = audio.inspect(file.path, max_duration_s=0.0 if too_large else limit_s)
+        facts = audio.inspect(file.path, max_duration_s=0.0 if too_large else limit_s, decoded=decoded)
     except RowError as error:
         if too_large and fit == "error":  # the size alone settles it, whatever else is wrong
             raise RowError("too_large", f"{_too_large(file)} {error}") from error

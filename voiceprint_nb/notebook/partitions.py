@@ -27,6 +27,7 @@ from voiceprint_nb.batch.bridge import loop_thread
 from voiceprint_nb.batch.inspecting import Inspector, check_all
 from voiceprint_nb.batch.outcomes import Outcome, Outcomes, Request
 from voiceprint_nb.batch.progress import Tally
+from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
 from voiceprint_nb.engine.model import Model
 from voiceprint_nb.engine.shared import embedder_of_process
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 16  # clips that share network runs
 _AHEAD = 3  # blocks that are fetched and decoded meanwhile: one slow link holds nothing up
+_DECODED_BYTES = _AHEAD * _BLOCK * (3 << 18)  # 12 s of each clip
 
 _log = logging.getLogger(__name__)
 
@@ -268,7 +270,7 @@ class _Printer:
 
     def _windows(self, path: Path) -> NDArray[np.float32]:
         try:
-            return self._embedder.windows(load_clip(path))
+            return self._embedder.windows(load_clip(path, decoded=self._inspector.decoded))
         except Exception as error:  # what a clip does ends its row and nothing else
             raise _row_error(error) from error
 
@@ -328,7 +330,8 @@ async def _print_all(
     if not len(cells):
         return Outcomes(0, measured=request.embed is not None)
     scratch.sweep()  # a worker that was killed may have left copies of audio
-    async with Inspector(request, sign=sign, threads=1) as inspector:
+    decoded = Decoded(_DECODED_BYTES)
+    async with Inspector(request, sign=sign, threads=1, decoded=decoded) as inspector:
         embedder = await inspector.in_thread(partial(embedder_of_process, model))
         printer = _Printer(cells, inspector, embedder, measured=request.embed is not None)
         await printer.run()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from voiceprint_nb.batch.outcomes import Service
 from voiceprint_nb.batch.store import Ledger
 from voiceprint_nb.batch.turns import LedgerTurns
-from voiceprint_nb.client import jobs
 from voiceprint_nb.client.transport import Api
 from voiceprint_nb.contract import InvalidRequest, JobCreated, VoiceprintRequest
 from voiceprint_nb.engine.model import Model, is_own
@@ -38,11 +37,12 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
             identity=local.identity,
             poll_s=LOCAL_POLL_S,
             sweep_s=_NEAR_SWEEP_S,
-            submit=_submitting(local),
+            accept=_accepting(local),
             events=local,
             in_flight=local.in_flight * 3 // 2,  # the others are on their way to it or from it
             sees_private_hosts=True,
             sees_files=True,
+            decoded=local.decoded,
         )
     identity = f"{settings.service} {ledger.account(settings.api_key)}"
     return Service(
@@ -66,26 +66,17 @@ def connect(settings: Settings, ledger: Ledger, receiver: Receiver | None = None
     )
 
 
-def _submitting(local: LocalService) -> Callable[..., Awaitable[JobCreated]]:
+def _accepting(local: LocalService) -> Callable[[VoiceprintRequest], JobCreated | None]:
     """Submission to a service in this process without the wire."""
     from voiceprint_nb.service.desk import DeskFull
 
-    async def submit(
-        api: Api, request: VoiceprintRequest, *, before: Callable[[], None] | None = None
-    ) -> JobCreated:
-        if before is not None:
-            before()
+    def accept(request: VoiceprintRequest) -> JobCreated | None:
         try:
             return local.submit(request)
-        except (
-            InvalidRequest,
-            DeskFull,
-            RuntimeError,
-            sqlite3.Error,
-        ):  # the wire tells it in the contract's words, and waits where that helps
-            return await jobs.submit(api, request, before=before)
+        except (InvalidRequest, DeskFull, RuntimeError, sqlite3.Error):
+            return None  # the wire tells it in the contract's words, and waits where that helps
 
-    return submit
+    return accept
 
 
 def model_text(model: str | Model | None) -> str | None:

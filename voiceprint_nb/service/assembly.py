@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 
+from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.engine.embedder import Embedder, voiceprint_text
 from voiceprint_nb.engine.model import Model
 from voiceprint_nb.engine.networks import usable_cpus
-from voiceprint_nb.engine.pool import EnginePool
+from voiceprint_nb.engine.pool import BATCH, EnginePool
 from voiceprint_nb.service.app import Policy, create_app
+from voiceprint_nb.service.clips import load_clip
 from voiceprint_nb.service.cluster import BATCHES, CLIPS_A_BATCH, Cluster, scheduler_address
 from voiceprint_nb.service.desk import CLOSE_WAIT_S, IN_FLIGHT, MAX_WAITING, Desk
 from voiceprint_nb.service.media import MediaStore
@@ -24,7 +26,7 @@ from voiceprint_nb.service.outside import plain_client
 if TYPE_CHECKING:
     import httpx
 
-_CLIPS_PER_THREAD = 16  # what one thread decodes and embeds at once
+_DECODED_BYTES, _MOST_DECODED_BYTES = 3 << 18, 1 << 28  # for each job in work: 12 s; for all
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Works:
     desk: Desk
     pool: EnginePool
     in_flight: int
+    decoded: Decoded
     cluster: Cluster | None = None
 
     def close(self, timeout_s: float = CLOSE_WAIT_S) -> bool:
@@ -82,9 +85,10 @@ def assemble(
     """
     cluster = None if compute is None else Cluster(scheduler_address(compute), model=model)
     threads = threads or (usable_cpus() if cluster is None else BATCHES)
-    batch = _CLIPS_PER_THREAD if cluster is None else CLIPS_A_BATCH
+    batch = BATCH if cluster is None else CLIPS_A_BATCH
     network = partial(Embedder, model)
     in_flight = max(IN_FLIGHT, 2 * batch * threads)  # one half in work, the other one ready
+    decoded = Decoded(min(in_flight * _DECODED_BYTES, _MOST_DECODED_BYTES))
     pool = EnginePool(network if cluster is None else lambda: cluster, threads=threads, batch=batch)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,6 +97,7 @@ def assemble(
             folder,
             pool,
             media,
+            load=partial(load_clip, decoded=decoded),
             voiceprint=partial(voiceprint_text, fingerprint=model.fingerprint),
             webhook_secret=policy.door.webhook_secret,
             plain_webhooks=policy.plain_webhooks,
@@ -105,4 +110,4 @@ def assemble(
     except BaseException:
         pool.close()
         raise
-    return create_app(desk, media, policy), Works(desk, pool, in_flight, cluster)
+    return create_app(desk, media, policy), Works(desk, pool, in_flight, decoded, cluster)

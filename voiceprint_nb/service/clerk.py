@@ -11,6 +11,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+from voiceprint_nb.threads import give_way
+
 PAUSES_S = (0.5, 60.0)  # after a first fault, and at most: each further one doubles it
 
 Note = Callable[[], None]
@@ -58,6 +60,7 @@ class Clerk:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
+        give_way()
         try:
             wait_s: float | None = 0.0
             while not self._is_done():

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from voiceprint_nb import audio
 from voiceprint_nb.contract import MAX_DURATION_S
+from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.errors import RowError
 
 LOAD_FAILURE = "Could not load audio"  # the hosted service's words
@@ -16,8 +17,10 @@ LOAD_FAILURE = "Could not load audio"  # the hosted service's words
 _GRACE_S = 0.01  # resampling may add a sample
 
 
-def load_clip(path: Path, *, max_duration_s: float = MAX_DURATION_S) -> NDArray[np.float32]:
-    """Decode a clip for the engine: ``(samples,) float32``, 16 kHz mono.
+def load_clip(
+    path: Path, *, max_duration_s: float = MAX_DURATION_S, decoded: Decoded | None = None
+) -> NDArray[np.float32]:
+    """Decode a clip for the engine, unless it is decoded already: ``(samples,) float32``, 16 kHz mono.
 
     Raises
     ------
@@ -27,7 +30,9 @@ def load_clip(path: Path, *, max_duration_s: float = MAX_DURATION_S) -> NDArray[
     if not path.exists():
         raise RowError("file_not_found", "Nothing is stored under this key: upload the clip.")
     try:
-        samples = audio.read_mono(path, max_duration_s=max_duration_s + 1.0)
+        samples = None if decoded is None else decoded.take(path)
+        if samples is None:
+            samples = audio.read_mono(path, max_duration_s=max_duration_s + 1.0)
         duration_s = len(samples) / audio.WORK_RATE_HZ
         if duration_s <= max_duration_s + _GRACE_S:
             return samples

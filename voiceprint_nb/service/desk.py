@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from voiceprint_nb.contract import (
     VoiceprintRequest,
 )
 from voiceprint_nb.service.clerk import Clerk
+from voiceprint_nb.service.clips import load_clip
 from voiceprint_nb.service.ends import Callback, Ends
 from voiceprint_nb.service.jobs import JobTable
 from voiceprint_nb.service.media import MediaStore
@@ -67,6 +69,8 @@ class Desk:
         Where clips are decoded and embedded; stays the caller's to close, after the desk.
     media : MediaStore
         Where ``media://`` keys lie.
+    load : callable
+        Samples of a file for the engine.
     voiceprint : callable
         Text of an embedding.
     webhook_secret : callable
@@ -98,6 +102,7 @@ class Desk:
         pool: Engine,
         media: MediaStore,
         *,
+        load: Callable[[Path], NDArray[np.float32]] = load_clip,
         voiceprint: Callable[[NDArray[np.float32]], str],
         webhook_secret: Callable[[str], str],
         plain_webhooks: bool = False,
@@ -129,6 +134,7 @@ class Desk:
                 media,
                 self._outside,
                 downloads=data_dir / "downloads",
+                load=load,
                 voiceprint=voiceprint,
                 timer=timer,
                 in_flight=in_flight,
@@ -167,7 +173,7 @@ class Desk:
             raise RuntimeError("the desk is closed")
         self._admit(team)
         try:
-            job_id = self._table.add(team, request, now_ms=self._now_ms())
+            job_id = self._ends.open(team, partial(self._table.add, team, request, now_ms=self._now_ms()))
         except BaseException:
             self._discount(Counter([team]))
             raise
@@ -257,8 +263,9 @@ class Desk:
 
     def _store(self) -> None:
         if ended := self._bench.store():
-            self._discount(Counter(job.team for job in ended))
-            self._ends.tell((job.team, job.id) for job in ended)
+            self._discount(Counter(job.team for job, _ in ended))
+            now_ms = self._now_ms()
+            self._ends.tell((job.team, job.ended(how).to_job(now_ms=now_ms)) for job, how in ended)
 
     def _sweep_in_time(self) -> float:
         """Forget what is too old, hasten what is due too late, once an hour; seconds until the next time."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from voiceprint_nb.contract import Job, is_terminal
 
 Callback = Callable[[Job], None]
+_Name = tuple[str, str]  # team and job
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,15 @@ class Ends:
     def __init__(self, find: Callable[[str, str], Job | None]) -> None:
         self._find = find
         self._lock = threading.Lock()
-        self._listeners: dict[tuple[str, str], list[Callback]] = {}  # by team and job
+        self._listeners: dict[_Name, list[Callback]] = {}
+        self._open: set[_Name] = set()  # jobs that have not ended, certainly
+
+    def open(self, team: str, add: Callable[[], str]) -> str:
+        """Add a job, whose id the function returns: who listens to it need not look whether it has ended."""
+        with self._lock:
+            job_id = add()
+            self._open.add((team, job_id))
+        return job_id
 
     def listen(self, team: str, job_id: str, callback: Callback) -> Callable[[], None]:
         """Have a job's end, at once if it has ended already.
@@ -52,35 +61,36 @@ class Ends:
         callable
             Ends it; safe to call twice.
         """
+        name = team, job_id
         with self._lock:
-            self._listeners.setdefault((team, job_id), []).append(callback)
-        self.tell([(team, job_id)])  # it may have ended before anybody listened
+            self._listeners.setdefault(name, []).append(callback)
+            may_have_ended = name not in self._open
+        if may_have_ended and (job := self._ended(*name)) is not None:
+            callback(job)
 
         def stop() -> None:
             with self._lock:
-                listening = self._listeners.get((team, job_id), [])
+                listening = self._listeners.get(name, [])
                 if callback in listening:
                     listening.remove(callback)
                 if not listening:
-                    self._listeners.pop((team, job_id), None)
+                    self._listeners.pop(name, None)
 
         return stop
 
-    def tell(self, jobs: Iterable[tuple[str, str]]) -> None:
-        """Tell those who listen to any of these teams' jobs that it has ended, if it has.
-
-        One that cannot be read now is not told: whoever listens looks for lost ends in the end.
-        """
+    def tell(self, jobs: Iterable[tuple[str, Job]]) -> None:
+        """Tell those who listen to any of these teams' jobs that it has ended."""
+        told = []
         with self._lock:
-            wanted = [name for name in jobs if name in self._listeners]
-        ended = [(name, job) for name in wanted if (job := self._ended(*name)) is not None]
-        for name, job in ended:  # all are found first: whoever listens hears of all at once
-            with self._lock:
-                callbacks = list(self._listeners.get(name, ()))
-            for callback in callbacks:
-                callback(job)
+            for team, job in jobs:
+                name = team, job.job_id
+                self._open.discard(name)
+                told += [(callback, job) for callback in self._listeners.get(name, ())]
+        for callback, job in told:  # all are found first: whoever listens hears of all at once
+            callback(job)
 
     def _ended(self, team: str, job_id: str) -> Job | None:
+        """The job if it has ended; one that cannot be read is not told: its listener looks in the end."""
         try:
             job = self._find(team, job_id)
         except sqlite3.Error:

@@ -32,7 +32,7 @@ WITH RECURSIVE teams (team) AS (
     SELECT (SELECT min(team) FROM jobs WHERE status = 'created' AND line = :line AND team > teams.team)
     FROM teams WHERE team IS NOT NULL
 )
-SELECT seq, id, jobs.team, line, url FROM teams CROSS JOIN jobs ON seq IN (
+SELECT seq, id, jobs.team, line, url, created_ms FROM teams CROSS JOIN jobs ON seq IN (
     SELECT seq FROM jobs AS of_team INDEXED BY jobs_waiting
     WHERE status = 'created' AND line = :line AND of_team.team = teams.team ORDER BY seq LIMIT :per_team
 ) ORDER BY seq
@@ -164,7 +164,7 @@ class JobTable:
     def waiting_since(self, before_ms: int, *, limit: int) -> list[WaitingJob]:
         """The oldest jobs that were accepted before this moment and on which nobody works."""
         rows = self._read(
-            "SELECT seq, id, team, line, url FROM jobs WHERE status = ? AND created_ms < ? "
+            "SELECT seq, id, team, line, url, created_ms FROM jobs WHERE status = ? AND created_ms < ? "
             "ORDER BY seq LIMIT ?",
             CREATED,
             before_ms,
@@ -175,7 +175,8 @@ class JobTable:
     def started(self, n_times: int) -> list[WaitingJob]:
         """Jobs that the engine got so often, and on which nobody works."""
         rows = self._read(
-            "SELECT seq, id, team, line, url FROM jobs WHERE status = 'created' AND line = ? AND starts >= ?",
+            "SELECT seq, id, team, line, url, created_ms FROM jobs "
+            "WHERE status = 'created' AND line = ? AND starts >= ?",
             ALONE,
             n_times,
         )

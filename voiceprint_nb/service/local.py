@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from voiceprint_nb import scratch
 from voiceprint_nb.contract import JobCreated, VoiceprintRequest
+from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.engine.model import Model
 from voiceprint_nb.service.app import Policy
 from voiceprint_nb.service.assembly import Works, assemble
@@ -91,6 +92,11 @@ class LocalService:
     def in_flight(self) -> int:
         """Jobs that it works on at once; fewer do not keep the engine busy."""
         return self._works.in_flight
+
+    @property
+    def decoded(self) -> Decoded:
+        """Samples of files that it need not decode: what a check in this process has decoded."""
+        return self._works.decoded
 
     @property
     def problem(self) -> str | None:

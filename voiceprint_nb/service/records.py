@@ -36,6 +36,8 @@ class WaitingJob:
         the engine had it, as it may be what kills.
     url : str
         Where its audio lies; may be a signed link.
+    created_ms : int
+        When it was accepted.
     """
 
     seq: int
@@ -43,11 +45,16 @@ class WaitingJob:
     team: str
     line: str
     url: str = field(repr=False)
+    created_ms: int
 
     @property
     def is_linked(self) -> bool:
         """Whether its audio must be fetched before the engine can have it."""
         return line_of(self.url) == LINK
+
+    def ended(self, how: Change) -> StoredJob:
+        """The job after the change that ended it."""
+        return StoredJob(self.id, how.status, self.created_ms, how.at_ms, how.output)
 
 
 @dataclass(frozen=True)

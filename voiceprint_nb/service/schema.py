@@ -47,14 +47,16 @@ CREATE TABLE IF NOT EXISTS deliveries (
     host TEXT NOT NULL DEFAULT '',
     team TEXT NOT NULL DEFAULT ''
 );
-CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, seq);
 CREATE INDEX IF NOT EXISTS jobs_waiting ON jobs (line, team) WHERE status = 'created';
-CREATE INDEX IF NOT EXISTS jobs_with_output ON jobs (updated_ms) WHERE output IS NOT NULL;
-CREATE INDEX IF NOT EXISTS jobs_of_team ON jobs (team);
-CREATE INDEX IF NOT EXISTS jobs_of_team_by_status ON jobs (team, status);
 CREATE INDEX IF NOT EXISTS deliveries_by_due ON deliveries (due_ms);
 CREATE INDEX IF NOT EXISTS deliveries_by_team_host ON deliveries (team, host, due_ms)
 """
+_OF_MANY = """;
+CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, seq);
+CREATE INDEX IF NOT EXISTS jobs_with_output ON jobs (updated_ms) WHERE output IS NOT NULL;
+CREATE INDEX IF NOT EXISTS jobs_of_team ON jobs (team);
+CREATE INDEX IF NOT EXISTS jobs_of_team_by_status ON jobs (team, status)
+"""  # a table of one process, and one team, does without
 _ADD_LINE = f"ALTER TABLE jobs ADD COLUMN {_STARTS}; ALTER TABLE jobs ADD COLUMN {_LINE};"
 _ADD_TEAM = """
 ALTER TABLE deliveries ADD COLUMN team TEXT NOT NULL DEFAULT '';
@@ -145,8 +147,8 @@ def _prepare(connection: sqlite3.Connection, *, lasting: bool) -> None:
     found = _format(connection)  # another process may have been faster
     if found > FORMAT:
         raise UsageError(f"This data folder has format {found}: upgrade voiceprint_nb to use it.")
-    for statement in (_UPGRADES.get(found, "") + _SCHEMA).split(";"):
-        run(statement)
+    for statement in (_UPGRADES.get(found, "") + _SCHEMA + (_OF_MANY if lasting else "")).split(";"):
+        run(statement.strip())
     run(f"PRAGMA user_version={FORMAT}")
     run("COMMIT")
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from voiceprint_nb.contract import CANCELED, CREATED, FAILED, RUNNING, SUCCEEDED
 from voiceprint_nb.errors import RowError
-from voiceprint_nb.service.clips import failure_text, load_clip
+from voiceprint_nb.service.clips import failure_text
 from voiceprint_nb.service.jobs import JobTable
 from voiceprint_nb.service.media import MediaStore
 from voiceprint_nb.service.meter import Meter
@@ -85,6 +85,8 @@ class Workbench:
         Downloads linked clips.
     downloads : Path
         Folder for them; emptied first.
+    load : callable
+        Samples of a file for the engine.
     voiceprint : callable
         Text of an embedding.
     clock : callable
@@ -109,6 +111,7 @@ class Workbench:
         outside: Outside,
         *,
         downloads: Path,
+        load: Callable[[Path], NDArray[np.float32]],
         voiceprint: Callable[[NDArray[np.float32]], str],
         clock: Callable[[], float],
         timer: Callable[[], float] = time.monotonic,
@@ -120,11 +123,12 @@ class Workbench:
         shutil.rmtree(downloads, ignore_errors=True)
         downloads.mkdir(mode=0o700)
         self._table, self._engine, self._media, self._outside = table, engine, media, outside
-        self._downloads, self._voiceprint, self._clock, self._timer = downloads, voiceprint, clock, timer
+        self._downloads, self._load, self._voiceprint = downloads, load, voiceprint
+        self._clock, self._timer = clock, timer
         self._note, self._in_flight, self._deadline_s, self._meter = note, in_flight, deadline_s, meter
         self._flights: dict[int, _Flight] = {}
         self._changes: list[Change] = []  # not yet stored
-        self._ended: list[WaitingJob] = []  # jobs that they end
+        self._ended: list[tuple[WaitingJob, Change]] = []  # jobs that they end
         self._n_taken = 0
         self._taken: Counter[str] = Counter()  # team -> the number of its last job
         self._alone_from_s = timer() + ALONE_AFTER_S
@@ -183,8 +187,8 @@ class Workbench:
             self._taken[job.team] = self._n_taken
         return chosen
 
-    def store(self) -> list[WaitingJob]:
-        """Put what changed on disk; the jobs that have ended."""
+    def store(self) -> list[tuple[WaitingJob, Change]]:
+        """Put what changed on disk; the jobs that have ended, and how."""
         self._write()
         ended, self._ended = self._ended, []
         return ended
@@ -250,7 +254,7 @@ class Workbench:
         self._embed(flight.job, flight.file)
 
     def _embed(self, job: WaitingJob, path: Path) -> None:
-        self._begin(job, self._engine.submit(functools.partial(load_clip, path)), self._embedded)
+        self._begin(job, self._engine.submit(functools.partial(self._load, path)), self._embedded)
 
     def _embedded(self, flight: _Flight) -> None:
         self._end(flight.job, SUCCEEDED, self._voiceprint(flight.step.result()))
@@ -303,8 +307,9 @@ class Workbench:
     def _end(self, job: WaitingJob, status: str, text: str) -> None:
         """The one place where a job's result is made; `text` is the voiceprint or the error."""
         output = {"voiceprint" if status == SUCCEEDED else "error": text}
-        self._changes.append(Change(job.seq, status, self._now_ms(), json.dumps(output)))
-        self._ended.append(job)
+        change = Change(job.seq, status, self._now_ms(), json.dumps(output))
+        self._changes.append(change)
+        self._ended.append((job, change))
         _log.info("job ended", extra={"seq": job.seq, "status": status})
         busy_s = self._engine.busy_s
         self._meter.job_ended(status, engine_s=busy_s - self._metered_s)
