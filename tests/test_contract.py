@@ -199,6 +199,15 @@ def test_answers_survive_the_wire(
         assert job.voiceprint not in repr(job)
 
 
+def test_halves_of_surrogate_pairs_do_not_come_in() -> None:
+    half, whole = "half \ud83d", "whole \U0001f600 \u00fc"
+    created = contract.JobCreated.from_wire({"jobId": half, "status": "created", "warning": half})
+    assert (created.job_id, created.warning) == ("half ?", "half ?")
+    told = {"jobId": "a", "status": "succeeded", "output": {"voiceprint": half, "error": whole}}
+    job = contract.Job.from_wire(told)
+    assert (job.voiceprint, job.error) == ("half ?", whole)
+
+
 @given(
     created=st.builds(
         contract.JobCreated,

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb import containers
-from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.errors import RowError
 
 Samples = NDArray[np.float32]
@@ -80,12 +79,25 @@ def probe(path: Path) -> AudioFacts:
         return facts
 
 
-def inspect(path: Path, *, max_duration_s: float, decoded: Decoded | None = None) -> AudioFacts:
+def inspect(path: Path, *, max_duration_s: float) -> AudioFacts:
     """Facts about a clip, and that it can be heard: as `probe`, with as little decoding as that takes.
 
     An integer or lossy clip is decoded until it is heard, a float one to its end, for it may hold NaN
     anywhere. A clip longer than ``max_duration_s`` is not decoded. Of an ordinary WAV file that is heard from
     the beginning a few kilobytes are read, in a tenth of the time that libsndfile takes.
+
+    Raises
+    ------
+    RowError
+        As `probe`, and ``silent`` or ``bad_samples``; its ``facts`` say what the header told.
+    """
+    return inspect_and_read(path, max_duration_s=max_duration_s, is_wanted=lambda _: False)[0]
+
+
+def inspect_and_read(
+    path: Path, *, max_duration_s: float, is_wanted: Callable[[int], bool]
+) -> tuple[AudioFacts, Samples | None]:
+    """As `inspect`, with what `read_mono` returns: decoded once, where both would decode the beginning.
 
     Parameters
     ----------
@@ -93,28 +105,33 @@ def inspect(path: Path, *, max_duration_s: float, decoded: Decoded | None = None
         An existing, readable file.
     max_duration_s : float
         Seconds that a clip may last.
-    decoded : Decoded, optional
-        Where what `read_mono` would return is kept for whoever embeds the clip, if it has room: the clip is
-        decoded once then, as a whole, in place of its beginning now and all of it later. Of an ordinary WAV
-        file, of which nothing needs to be decoded here, it keeps nothing.
+    is_wanted : callable
+        Whether so many samples are.
+
+    Returns
+    -------
+    AudioFacts
+        What the header says.
+    ndarray of shape (samples,), float32, or None
+        16 kHz mono. None if they are not wanted, the clip is too long, or, as in an ordinary WAV file,
+        nothing needs to be decoded to hear it.
 
     Raises
     ------
     RowError
-        As `probe`, and ``silent`` or ``bad_samples``; its ``facts`` say what the header told.
+        As `inspect`.
     """
     if (plain := _plain_and_heard(path)) is not None:
-        return plain
+        return plain, None
     with _opened(path) as (file, kind):
         facts = _facts(file, kind)
         fits = facts.duration_s <= max_duration_s
-        if not fits or decoded is None or not decoded.has_room(round(facts.duration_s * WORK_RATE_HZ)):
+        if not fits or not is_wanted(round(facts.duration_s * WORK_RATE_HZ)):
             _refuse_faults(file, facts, heard=fits)
-            return facts
+            return facts, None
         if (samples := _whole_and_heard(file)) is not None:
-            decoded.keep(path, resample(samples, facts.sample_rate_hz, WORK_RATE_HZ))
-            return facts
-    return inspect(path, max_duration_s=max_duration_s)  # says what is wrong with it
+            return facts, resample(samples, facts.sample_rate_hz, WORK_RATE_HZ)
+    return inspect(path, max_duration_s=max_duration_s), None  # says what is wrong with it
 
 
 def read_mono(

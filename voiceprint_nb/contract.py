@@ -210,12 +210,17 @@ def _text(body: object, key: str, *, where: str) -> str:
     value = body.get(key) if isinstance(body, dict) else None
     if not isinstance(value, str):
         raise ProtocolError(f"The service's answer to {where} has no text field {key!r}.")
-    return value
+    return _writable(value)
 
 
 def _optional_text(body: Mapping[str, Any], key: str) -> str | None:
     value = body.get(key)
-    return value if isinstance(value, str) else None
+    return _writable(value) if isinstance(value, str) else None
+
+
+def _writable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON may hold, but no file and no database."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _remark(body: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,18 @@ from typing import Any
 
 import httpx
 import pytest
-from faulty import Fault, Faulty, Forward, Time, acts_then, answers, fails, hangs, with_state, write_clip
+from faulty import (
+    Fault,
+    Faulty,
+    Forward,
+    Time,
+    acts_then,
+    answers,
+    fails,
+    hangs,
+    with_state,
+    write_clip,
+)
 from helpers import Ran, World
 
 from voiceprint_nb.batch.outcomes import Kept
@@ -350,6 +361,17 @@ def test_job_that_does_not_end_is_pending_with_its_id(world: World, clips: list[
     world.options = {}
     assert all(world.run(clips[:2]).prints)
     assert set(world.wire.created.values()) == {1}
+
+
+def test_a_remark_that_is_no_text_stops_no_run(world: World, clips: list[Path]) -> None:
+    async def odd(request: httpx.Request, forward: Forward) -> httpx.Response:
+        created = (await forward(request)).json()
+        return httpx.Response(200, text=json.dumps(created | {"warning": "odd \ud83d"}))
+
+    world.wire.always("POST", VOICEPRINT_PATH, odd)
+    ran = world.run(clips[:2])
+    assert ran.error is None
+    assert [row.warning for row in ran.outcomes] == ["odd ?"] * 2
 
 
 def test_job_that_the_service_has_lost_is_asked_for_twice_before_a_new_one(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from counted_web import Web, serving
 
-from voiceprint_nb import scratch
+from voiceprint_nb import audio, scratch
 from voiceprint_nb.batch import inspecting
 from voiceprint_nb.batch.inspecting import Inspector, check_all
 from voiceprint_nb.batch.outcomes import Outcome, Request
 from voiceprint_nb.batch.progress import Tally
+from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake import clips, looking
 from voiceprint_nb.intake.clips import Clip, Fit
@@ -165,3 +168,54 @@ def test_a_clip_cut_for_a_check_is_removed(tmp_path: Path, monkeypatch: pytest.M
     outcomes = asyncio.run(check_all([SAMPLES / "ben-long.opus"] * 2, Request(fit="head"), Tally(2)))
     assert [outcome.duration_s for outcome in outcomes.values()] == [30.0, 30.0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def flac(tmp_path: Path) -> Path:
+    samples, rate_hz = soundfile.read(SAMPLES / "ada-1.wav", dtype="float32")
+    soundfile.write(tmp_path / "ada.flac", samples, rate_hz)
+    return tmp_path / "ada.flac"
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_samples_are_there_while_their_clip_is(flac: Path, in_memory: bool) -> None:
+    decoded = Decoded(1 << 24)
+
+    async def main() -> None:
+        async with Inspector(Request(), decoded=decoded) as inspector:
+            for cell in (flac.read_bytes() if in_memory else flac,) * 2:
+                async with inspector.clip(inspector.parse(cell)) as clip:  # type: ignore[arg-type]
+                    assert clip.samples is None
+                    np.testing.assert_array_equal(decoded._kept[clip.path], audio.read_mono(flac))
+                assert decoded._kept == {}
+
+    asyncio.run(main())
+
+
+def test_a_row_that_is_stopped_leaves_no_samples(flac: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, begun, go_on = Decoded(1 << 24), threading.Event(), threading.Event()
+    really = audio.inspect_and_read
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return really(*args, **options)
+
+    async def main() -> None:
+        async with Inspector(Request(), decoded=decoded) as inspector:
+
+            async def row() -> None:
+                async with inspector.clip(inspector.parse(flac)):  # type: ignore[arg-type]
+                    pass
+
+            task = asyncio.create_task(row())
+            await asyncio.to_thread(begun.wait, 20)
+            task.cancel()
+            await asyncio.wait([task])
+            go_on.set()
+            await inspector.in_thread(int)  # a thread is free again
+            inspector._threads.shutdown()
+
+    monkeypatch.setattr(audio, "inspect_and_read", slowly)
+    asyncio.run(main())
+    assert decoded._kept == {}

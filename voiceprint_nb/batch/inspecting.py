@@ -101,6 +101,7 @@ class Inspector:
                 clip = await self._clip_of_object(source, paths)
             else:
                 clip = await self.in_thread(partial(self._look_and_admit, source, paths))
+            clip = self._without_samples(clip)
             if clip.file is not None:
                 paths.append(clip.file)
             yield clip
@@ -150,9 +151,16 @@ class Inspector:
             fit=self._request.fit,
             scratch=self._scratch,
             named=self._named,
-            decoded=self.decoded,
+            is_wanted=None if self.decoded is None else self.decoded.has_room,
         )
         return clip if self._request.embed is None else quality.with_quality(clip, self._request.embed)
+
+    def _without_samples(self, clip: clips.Clip) -> clips.Clip:
+        """Its samples are where the engine takes them; not from a thread, whose row may have ended before."""
+        if self.decoded is None or clip.samples is None:
+            return clip
+        self.decoded.keep(clip.path, clip.samples)
+        return replace(clip, samples=None)
 
     @contextlib.asynccontextmanager
     async def smaller(self, clip: clips.Clip) -> AsyncIterator[clips.Clip]:

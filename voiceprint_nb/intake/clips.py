@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint_nb import audio, contract
-from voiceprint_nb.decoded import Decoded
 from voiceprint_nb.errors import RowError
 from voiceprint_nb.intake.looking import LocalFile, RemoteFile, digest_of
 
@@ -55,6 +55,8 @@ class Clip:
         Link that the service can fetch in place of the file, a secret; None if the file must be sent.
     quality : Quality or None
         What was measured of it, if that was asked for.
+    samples : (samples,) float32 or None
+        The file as 16 kHz mono, if that was wanted and had to be decoded.
     """
 
     file: Path | None = field(repr=False)
@@ -66,6 +68,7 @@ class Clip:
     is_cut: bool = False
     url: str | None = field(default=None, repr=False)
     quality: Quality | None = None
+    samples: audio.Samples | None = field(default=None, repr=False, compare=False)
 
     @property
     def path(self) -> Path:
@@ -76,7 +79,12 @@ class Clip:
 
 
 def admit(
-    file: LocalFile, *, fit: Fit, scratch: Path, named: bool = True, decoded: Decoded | None = None
+    file: LocalFile,
+    *,
+    fit: Fit,
+    scratch: Path,
+    named: bool = True,
+    is_wanted: Callable[[int], bool] | None = None,
 ) -> Clip:
     """Check a file against the limits: 30 s, 100 MiB, readable to its end, audible.
 
@@ -90,8 +98,8 @@ def admit(
         Folder for a cut clip.
     named : bool
         Whether the clip's digest is of use, for which its file is read to the end.
-    decoded : Decoded, optional
-        Where samples that are wanted again are kept: see `audio.inspect`.
+    is_wanted : callable, optional
+        Whether so many samples are, if they have to be decoded anyway: see `audio.inspect_and_read`.
 
     Raises
     ------
@@ -101,7 +109,11 @@ def admit(
     limit_s = contract.MAX_DURATION_S
     too_large = file.n_bytes > contract.MAX_BYTES
     try:
-        facts = audio.inspect(file.path, max_duration_s=0.0 if too_large else limit_s, decoded=decoded)
+        facts, samples = audio.inspect_and_read(
+            file.path,
+            max_duration_s=0.0 if too_large else limit_s,
+            is_wanted=is_wanted or (lambda _: False),
+        )
     except RowError as error:
         if too_large and fit == "error":  # the size alone settles it, whatever else is wrong
             raise RowError("too_large", f"{_too_large(file)} {error}") from error
@@ -114,7 +126,7 @@ def admit(
         error.facts = facts
         raise
     digest = file.sha256 or (digest_of(file.path) if named else "")
-    return Clip(file.path, file.n_bytes, digest, facts, facts.duration_s, _warning(facts))
+    return Clip(file.path, file.n_bytes, digest, facts, facts.duration_s, _warning(facts), samples=samples)
 
 
 def admit_remote(file: RemoteFile) -> Clip:
