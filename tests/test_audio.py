@@ -366,12 +366,12 @@ def test_a_look_gives_what_begins_with_silence(put: Put) -> None:
     np.testing.assert_array_equal(samples, audio.read_mono(path))
 
 
-@pytest.mark.parametrize("kind", ["silence", "steps", "cut", "plain", "too long", "no room"])
+@pytest.mark.parametrize("kind", ["silence", "steps", "slow steps", "cut", "plain", "too long", "no room"])
 def test_a_look_gives_nothing_else(put: Put, kind: str) -> None:
-    steps = np.repeat([0.1, 0.2], RATE_HZ)  # each second is silent by itself
     data = {
         "silence": encoded(np.zeros(RATE_HZ), format="FLAC"),
-        "steps": encoded(steps, format="FLAC"),
+        "steps": encoded(np.repeat([0.1, 0.2], RATE_HZ), format="FLAC"),  # each second is silent by itself
+        "slow steps": encoded(np.repeat([0.1, 0.2], 1000), 1000, format="FLAC"),
         "cut": FILES["flac"][:-40],
         "plain": FILES["wav"],
         "too long": encoded(tone(31.0), format="FLAC"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ from voiceprint_nb import threads
 from voiceprint_nb.batch.bridge import LoopThread
 from voiceprint_nb.engine.pool import EnginePool
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has it")
+
+def is_allowed() -> bool:
+    def try_it() -> None:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+    with ThreadPoolExecutor(1) as other:
+        return hasattr(os, "SCHED_BATCH") and other.submit(try_it).exception() is None
+
+
+pytestmark = pytest.mark.skipif(not is_allowed(), reason="the system has it not, or does not allow it")
 
 
 def policy() -> int:

@@ -31,6 +31,7 @@ _PLAIN_BYTES, _PLAIN_MORE_BYTES = 4096, 64 * 1024  # 0.1 s of mono speech, then 
 _PCM_NAMES = {2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}
 _HEARD_STEPS = 2 * SILENCE_PEAK * 32768 + 2  # of 16 bits; each may be off by one
 _MOMENT_FRAMES = 4096  # in which most recordings are heard; a frame of FLAC
+_TAIL_FRAMES = 4096  # that are looked for behind the frames that a header tells of
 _BLOCK_VALUES = 1 << 18  # of all channels together, so that memory does not grow with their number
 _LEAST_RATE_HZ, _MOST_RATE_HZ = 1_000, 1_000_000
 _MOST_CHANNELS = 1024  # that libsndfile reads
@@ -484,7 +485,7 @@ def _mono_blocks(file: Any, wanted: int | None, step: int | None = None) -> Iter
     step = step or max(1, _BLOCK_VALUES // file.channels)
     read = 0
     while wanted is None or read < wanted:
-        count = step if wanted is None else min(step, wanted - read)
+        count = min(step, max(file.frames - read, _TAIL_FRAMES) if wanted is None else wanted - read)
         try:
             block = file.read(count, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
@@ -549,8 +550,9 @@ def _whole_and_heard(file: Any) -> Samples | None:
         return None
     if file.format == "FLAC" and len(samples) < file.frames < _UNKNOWN_FRAMES:
         return None
-    seconds = (samples[start : start + file.samplerate] for start in range(0, len(samples), file.samplerate))
-    if _is_certainly_heard(samples[:_MOMENT_FRAMES]) or not all(map(is_silent, seconds)):
+    rate_hz = file.samplerate
+    seconds = (samples[start : start + rate_hz] for start in range(0, len(samples), rate_hz))
+    if _is_certainly_heard(samples[: min(_MOMENT_FRAMES, rate_hz)]) or not all(map(is_silent, seconds)):
         return samples
     return None
 

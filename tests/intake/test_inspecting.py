@@ -219,3 +219,37 @@ def test_a_row_that_is_stopped_leaves_no_samples(flac: Path, monkeypatch: pytest
     monkeypatch.setattr(audio, "inspect_and_read", slowly)
     asyncio.run(main())
     assert decoded._kept == {}
+
+
+def test_samples_of_an_older_content_are_not_kept(flac: Path) -> None:
+    decoded = Decoded(1 << 24)
+
+    async def main() -> None:
+        async with (
+            Inspector(Request(), decoded=decoded) as inspector,
+            inspector.clip(inspector.parse(flac)) as clip,  # type: ignore[arg-type]
+        ):
+            assert clip.path in decoded._kept
+            flac.write_bytes(SHORT)  # a plain WAV, of which nothing is decoded
+            async with inspector.clip(inspector.parse(flac)):  # type: ignore[arg-type]
+                assert decoded._kept == {}
+
+    asyncio.run(main())
+
+
+def test_what_the_service_fetches_itself_is_not_decoded_here(web: Web, flac: Path) -> None:
+    decoded = Decoded(1 << 24)
+
+    async def n_kept(data: bytes, *, passes_on: bool) -> int:
+        async with (
+            Inspector(Request(), passes_on=lambda _: passes_on, decoded=decoded) as inspector,
+            inspector.clip(inspector.parse(web.put(data))) as clip,  # type: ignore[arg-type]
+        ):
+            assert clip.file is not None  # its header does not tell its length
+            return len(decoded._kept)
+
+    samples, rate_hz = soundfile.read(flac)
+    soundfile.write(flac.with_suffix(".mp3"), samples, rate_hz)
+    data = flac.with_suffix(".mp3").read_bytes()
+    assert asyncio.run(n_kept(data, passes_on=False)) == 1
+    assert asyncio.run(n_kept(data, passes_on=True)) == 0

@@ -3,8 +3,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -82,3 +83,24 @@ def test_each_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         decoded = connect(Settings("local"), ledger).decoded
     assert decoded is not None
     assert decoded._kept == {}  # whoever took them, or not: a row that has ended leaves none
+
+
+def test_files_whose_prints_are_known_are_not_decoded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, rate_hz = soundfile.read(ROOT / "data" / "samples" / "ada-1.wav", dtype="float32")
+    clips = [tmp_path / f"{number:03d}.flac" for number in range(2)]
+    for number, clip in enumerate(clips):
+        soundfile.write(clip, np.roll(samples, number), rate_hz)
+    vp.voiceprints(clips, service="local", data_dir=tmp_path, progress=False)
+    read = Counter[str]()
+    really = audio._whole_and_heard
+
+    def whole(file: Any) -> Any:
+        read["whole"] += 1
+        return really(file)
+
+    monkeypatch.setattr(audio, "_whole_and_heard", whole)
+    out = vp.voiceprints(clips * 200, service="local", data_dir=tmp_path, progress=False)
+    assert (out.vp_source == "reused").all()
+    assert read["whole"] < 100  # those that were on their way when the first was known

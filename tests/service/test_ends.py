@@ -31,6 +31,11 @@ class Table:
         return self.jobs.get((team, job_id))
 
 
+def tell(ends: Ends, named: tuple[str, Job]) -> None:
+    team, job = named
+    ends.tell([(team, job.job_id)], lambda _: job)
+
+
 @pytest.fixture
 def table() -> Table:
     return Table()
@@ -40,9 +45,9 @@ def test_an_end_is_told_once_it_has_come_and_not_before(table: Table) -> None:
     ends, heard = Ends(table.find), list[Job]()
     table.put("running")
     ends.listen("ours", "a", heard.append)
-    ends.tell([table.put("succeeded", job_id="b")])
+    tell(ends, table.put("succeeded", job_id="b"))
     assert heard == []
-    ends.tell([table.put("failed")])
+    tell(ends, table.put("failed"))
     assert [job.status for job in heard] == ["failed"]
 
 
@@ -64,7 +69,7 @@ def test_two_teams_jobs_of_one_name_are_two(table: Table) -> None:
     ends, heard = Ends(table.find), list[Job]()
     table.put("running", team="theirs")
     ends.listen("theirs", "a", heard.append)
-    ends.tell([table.put("succeeded")])
+    tell(ends, table.put("succeeded"))
     assert heard == []
 
 
@@ -75,7 +80,7 @@ def test_a_job_that_cannot_be_read_is_told_of_when_it_ends(table: Table) -> None
     ends, heard = Ends(find), list[Job]()
     ends.listen("ours", "a", heard.append)
     assert heard == []
-    ends.tell([table.put("succeeded")])
+    tell(ends, table.put("succeeded"))
     assert [job.job_id for job in heard] == ["a"]
 
 
@@ -84,7 +89,7 @@ def test_each_listener_stops_for_itself(table: Table) -> None:
     stop_first, stop_second = (ends.listen("ours", "a", heard.append) for heard in (first, second))
     stop_first()
     stop_first()
-    ends.tell([table.put("canceled")])
+    tell(ends, table.put("canceled"))
     stop_second()
     assert (len(first), len(second)) == (0, 1)
     assert ends._listeners == {}
@@ -95,7 +100,7 @@ def test_a_job_that_is_certainly_open_is_not_looked_for(table: Table) -> None:
     assert ends.open("ours", lambda: "a") == "a"
     ends.listen("ours", "a", early.append)
     assert table.looked_for == []
-    ends.tell([table.put("succeeded")])
+    tell(ends, table.put("succeeded"))
     ends.listen("ours", "a", late.append)
     assert (len(early), len(late), table.looked_for) == (1, 1, ["a"])
     assert ends._open == set()
@@ -118,7 +123,7 @@ def test_no_end_is_missed_between_looking_and_listening(table: Table, is_open: b
     ids = [f"job-{number}" for number in range(300)]
 
     def end(job_id: str) -> None:
-        ends.tell([table.put("succeeded", job_id=job_id)])
+        tell(ends, table.put("succeeded", job_id=job_id))
 
     with ThreadPoolExecutor(4) as threads:
         for job_id in ids:

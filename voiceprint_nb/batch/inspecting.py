@@ -53,6 +53,11 @@ class Inspector:
         Whether digests of clips are of use: for them files are read to the end.
     decoded : Decoded, optional
         Where samples are kept, while their clip is held, for whoever embeds clips in this process.
+
+    Attributes
+    ----------
+    expects_new : bool
+        Whether the next clips will be embedded, as far as one can tell: then their samples are kept.
     """
 
     def __init__(
@@ -65,8 +70,9 @@ class Inspector:
         named: bool = True,
         decoded: Decoded | None = None,
     ) -> None:
+        self.expects_new = True
         self._request = request
-        self.decoded = decoded
+        self._decoded = decoded
         self._named = named
         self._n_threads = threads or os.cpu_count()
         self._passes_on = passes_on
@@ -110,8 +116,8 @@ class Inspector:
 
     def _remove(self, paths: Sequence[Path]) -> None:
         for path in paths:
-            if self.decoded is not None:
-                self.decoded.take(path)
+            if self._decoded is not None:
+                self._decoded.take(path)
             if path.parent == self._scratch:
                 path.unlink(missing_ok=True)
 
@@ -137,7 +143,7 @@ class Inspector:
         except RowError as error:
             raise shares.explained(error, url) from None
         paths.append(file.path)
-        clip = await self.in_thread(partial(self._admit, file))
+        clip = await self.in_thread(partial(self._admit, file, embeds=not passes_on))
         return replace(clip, url=url) if passes_on and not clip.is_cut else clip
 
     def _look_and_admit(self, source: looking.Lookable, paths: list[Path]) -> clips.Clip:
@@ -145,21 +151,24 @@ class Inspector:
         paths.append(file.path)
         return self._admit(file)
 
-    def _admit(self, file: looking.LocalFile) -> clips.Clip:
+    def _admit(self, file: looking.LocalFile, *, embeds: bool = True) -> clips.Clip:
         clip = clips.admit(
             file,
             fit=self._request.fit,
             scratch=self._scratch,
             named=self._named,
-            is_wanted=None if self.decoded is None else self.decoded.has_room,
+            is_wanted=self._decoded.has_room if self._decoded and embeds and self.expects_new else None,
         )
         return clip if self._request.embed is None else quality.with_quality(clip, self._request.embed)
 
     def _without_samples(self, clip: clips.Clip) -> clips.Clip:
         """Its samples are where the engine takes them; not from a thread, whose row may have ended before."""
-        if self.decoded is None or clip.samples is None:
+        if self._decoded is None or clip.file is None:
             return clip
-        self.decoded.keep(clip.path, clip.samples)
+        if clip.samples is None:
+            self._decoded.take(clip.file)  # they are of an older content
+            return clip
+        self._decoded.keep(clip.file, clip.samples)
         return replace(clip, samples=None)
 
     @contextlib.asynccontextmanager

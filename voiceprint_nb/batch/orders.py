@@ -233,7 +233,9 @@ class Orders:
     async def submit(self, key: str, url: str) -> Entry | None:
         """Step 6: create the job; the ledger knows its id before anything waits.
 
-        A run that is stopped while the request is on its way still waits a moment for the job's id.
+        A run that is stopped while the request is on its way still waits a moment for the job's id. A job
+        that is accepted without the wire costs nothing, and ends with the process: nothing announces it, so
+        two runs may make the same print.
 
         Returns
         -------

@@ -301,7 +301,8 @@ class Service:
     settle_s : float
         Pause before the job list is asked what became of a submission whose answer was lost, in seconds.
     accept : callable, optional
-        Creates a job at once and without the wire; None where the wire is to tell why not, or to wait.
+        Creates a job at once and without the wire, for which nothing is owed; None where the wire is to tell
+        why not, or to wait.
     events : Events, optional
         Tells of the ends of jobs: waits end by it, not by asking.
     webhook_url : str, optional

@@ -147,6 +147,7 @@ class Batch:
     ) -> Outcome:
         """Steps 4 to 8; the clip's file is released as soon as nothing can need it again."""
         while (outcome := await self._orders.known(key)) is None:
+            self._inspector.expects_new = True
             await self._orders.check_key()
             with self._orders.buying(key):
                 self._tally.step(position, "uploading")
@@ -164,7 +165,8 @@ class Batch:
                 if second_hand:  # it may be the upload that is at fault
                     self._orders.forget_upload(url)
                     continue
-            break
+            return outcome
+        self._inspector.expects_new = False  # nor are its neighbours, most likely
         return outcome
 
     async def _kept_row(self, position: int) -> Outcome:
@@ -194,6 +196,7 @@ class Batch:
     async def _once(self, key: str, work: Callable[[], Awaitable[Outcome]], *, release: Release) -> Outcome:
         """Equal requests of one run share one job: the first does the work, the others take its outcome."""
         if (leader := self._leaders.get(key)) is not None:
+            self._inspector.expects_new = False
             await release()
             outcome = await asyncio.shield(leader)
             return replace(outcome, source="reused") if outcome.status == "succeeded" else outcome

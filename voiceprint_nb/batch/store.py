@@ -166,7 +166,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def in_turns(self) -> Iterator[None]:
-        """Write what rows keep together, when somebody waits for it (`kept`), at the latest in 0.1 s.
+        """Gather what rows keep: it is written when somebody waits for it (`kept`), at the latest in 0.1 s.
 
         Not where entries stand for money: those go to disk one by one, and at once.
         """
@@ -225,6 +225,7 @@ class Ledger:
 
     def claim(self, key: str) -> bool:
         """Announce a submission, on disk, before it is sent; False if the request is known already."""
+        self._writer.refuse_failed()
         claimed = self._writer.do(
             "INSERT OR IGNORE INTO jobs (key, state, owner, claimed_at) VALUES (?, 'submitting', ?, ?)",
             (key, _owner(os.getpid()), self._clock()),
@@ -249,12 +250,16 @@ class Ledger:
         )
 
     def opened(self, key: str, job_id: str, warning: str | None = None) -> Entry:
-        """Keep the job's id, of a claimed request or a new one; from now on it is not submitted again."""
+        """Keep the job's id, of a claimed request or a new one; from now on it is not submitted again.
+
+        A result that another run has kept meanwhile stays.
+        """
         now = self._clock()
         self._writer.keep(
             "INSERT INTO jobs (key, state, claimed_at, job_id, warning, opened_at) "
             "VALUES (?, 'open', ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = excluded.state, "
-            "job_id = excluded.job_id, warning = excluded.warning, opened_at = excluded.opened_at",
+            "job_id = excluded.job_id, warning = excluded.warning, opened_at = excluded.opened_at "
+            "WHERE jobs.state <> 'succeeded'",
             (key, now, job_id, warning, now),
             concerns=key,
         )

@@ -67,11 +67,11 @@ class Writer:
                 self._loop.call_soon(self._end_turn)
             self._waiting.append(written := self._loop.create_future())
             await written
-        self._refuse_failed()
+        self.refuse_failed()
 
     def keep(self, statement: str, values: Sequence[object] = (), *, concerns: str = "") -> None:
         """Write when somebody waits for it, at the latest in 0.1 s; at once if there are no turns."""
-        self._refuse_failed()
+        self.refuse_failed()
         if self._loop is None:
             self.do(statement, values)
             return
@@ -96,7 +96,8 @@ class Writer:
         except sqlite3.DatabaseError as error:
             raise self._unusable(error) from error
 
-    def _refuse_failed(self) -> None:
+    def refuse_failed(self) -> None:
+        """Raise what kept something from being written."""
         if self._failure is not None:
             raise self._failure.with_traceback(None)
 

@@ -224,14 +224,23 @@ class _Printer:
         Open; its thread does all that computes.
     embedder : Embedder
         The network.
+    decoded : Decoded
+        Where the inspector keeps samples.
     measured : bool
         Whether the inspector measures the quality of clips.
     """
 
     def __init__(
-        self, cells: Sequence[object], inspector: Inspector, embedder: Embedder, *, measured: bool
+        self,
+        cells: Sequence[object],
+        inspector: Inspector,
+        embedder: Embedder,
+        *,
+        decoded: Decoded,
+        measured: bool,
     ) -> None:
         self._cells, self._inspector, self._embedder = cells, inspector, embedder
+        self._decoded = decoded
         self._texts: dict[str, str | RowError] = {}  # voiceprints, or why not, by digest of the clip
         self.outcomes = Outcomes(len(cells), measured=measured)
 
@@ -270,7 +279,7 @@ class _Printer:
 
     def _windows(self, path: Path) -> NDArray[np.float32]:
         try:
-            return self._embedder.windows(load_clip(path, decoded=self._inspector.decoded))
+            return self._embedder.windows(load_clip(path, decoded=self._decoded))
         except Exception as error:  # what a clip does ends its row and nothing else
             raise _row_error(error) from error
 
@@ -333,6 +342,7 @@ async def _print_all(
     decoded = Decoded(_DECODED_BYTES)
     async with Inspector(request, sign=sign, threads=1, decoded=decoded) as inspector:
         embedder = await inspector.in_thread(partial(embedder_of_process, model))
-        printer = _Printer(cells, inspector, embedder, measured=request.embed is not None)
+        measured = request.embed is not None
+        printer = _Printer(cells, inspector, embedder, decoded=decoded, measured=measured)
         await printer.run()
     return printer.outcomes

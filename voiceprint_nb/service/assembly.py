@@ -88,6 +88,7 @@ def assemble(
     batch = BATCH if cluster is None else CLIPS_A_BATCH
     network = partial(Embedder, model)
     in_flight = max(IN_FLIGHT, 2 * batch * threads)  # one half in work, the other one ready
+    in_flight = min(in_flight, max_waiting // 2)  # a run with as many rows, and half as many more, has room
     decoded = Decoded(min(in_flight * _DECODED_BYTES, _MOST_DECODED_BYTES))
     pool = EnginePool(network if cluster is None else lambda: cluster, threads=threads, batch=batch)
     try:

@@ -265,7 +265,8 @@ class Desk:
         if ended := self._bench.store():
             self._discount(Counter(job.team for job, _ in ended))
             now_ms = self._now_ms()
-            self._ends.tell((job.team, job.ended(how).to_job(now_ms=now_ms)) for job, how in ended)
+            jobs = {(job.team, job.id): job.ended(how) for job, how in ended}
+            self._ends.tell(jobs, lambda name: jobs[name].to_job(now_ms=now_ms))
 
     def _sweep_in_time(self) -> float:
         """Forget what is too old, hasten what is due too late, once an hour; seconds until the next time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from voiceprint_nb.contract import Job, is_terminal
 
@@ -78,16 +78,15 @@ class Ends:
 
         return stop
 
-    def tell(self, jobs: Iterable[tuple[str, Job]]) -> None:
-        """Tell those who listen to any of these teams' jobs that it has ended."""
-        told = []
+    def tell(self, names: Collection[tuple[str, str]], job_of: Callable[[tuple[str, str]], Job]) -> None:
+        """Tell those who listen to any of these teams' jobs that it has ended; the function makes the job."""
         with self._lock:
-            for team, job in jobs:
-                name = team, job.job_id
-                self._open.discard(name)
-                told += [(callback, job) for callback in self._listeners.get(name, ())]
-        for callback, job in told:  # all are found first: whoever listens hears of all at once
-            callback(job)
+            self._open.difference_update(names)
+            listeners = {name: list(self._listeners[name]) for name in names if name in self._listeners}
+        told = [(callbacks, job_of(name)) for name, callbacks in listeners.items()]
+        for callbacks, job in told:  # all are made first: whoever listens hears of all at once
+            for callback in callbacks:
+                callback(job)
 
     def _ended(self, team: str, job_id: str) -> Job | None:
         """The job if it has ended; one that cannot be read is not told: its listener looks in the end."""

@@ -164,9 +164,8 @@ class JobTable:
     def waiting_since(self, before_ms: int, *, limit: int) -> list[WaitingJob]:
         """The oldest jobs that were accepted before this moment and on which nobody works."""
         rows = self._read(
-            "SELECT seq, id, team, line, url, created_ms FROM jobs WHERE status = ? AND created_ms < ? "
-            "ORDER BY seq LIMIT ?",
-            CREATED,
+            "SELECT seq, id, team, line, url, created_ms FROM jobs "
+            "WHERE status = 'created' AND created_ms < ? ORDER BY seq LIMIT ?",
             before_ms,
             limit,
         )
