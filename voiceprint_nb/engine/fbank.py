@@ -122,14 +122,16 @@ class FilterBanks:
         np.multiply(samples[:-1], -_PRE_EMPHASIS, out=emphasised[1:])
         emphasised[1:] += samples[1:]
         raw, sharp = _framed(samples), _framed(emphasised)
-        window = _window(self.window) * np.float32(SCALES[self.scale])
+        # the transform divides by its length: with this norm NumPy stays in float32 (`features`)
+        window = _window(self.window) * np.float32(SCALES[self.scale] * _FFT_SAMPLES)
         banks = np.empty((len(raw), self.bands), np.float32)
         step = _PRODUCT_SIZE // _filters(self.bands).size
         padded = np.zeros((min(len(raw), _BLOCK_FRAMES), _FFT_SAMPLES), np.float32)
         for start in range(0, len(raw), _BLOCK_FRAMES):
             rows = slice(start, start + _BLOCK_FRAMES)
             _sharpened(raw[rows], sharp[rows], window, out=padded)
-            spectrum = np.fft.rfft(padded[: len(raw[rows])], axis=1)[:, :-1]  # no band reaches the last bin
+            spectrum = np.fft.rfft(padded[: len(raw[rows])], axis=1, norm="forward")
+            spectrum = spectrum[:, :-1]  # no band reaches the last bin
             power = np.square(spectrum.real)
             power += np.square(spectrum.imag)
             for row in range(0, len(power), step):

@@ -27,8 +27,9 @@ WINDOW_FRAMES = 160
 """Frames in one window of the network: 1.6 s, ``partials_n_frames`` of Resemblyzer."""
 
 _WINDOW_SAMPLES = WINDOW_FRAMES * HOP_SAMPLES
-_BLOCK_FRAMES = 256  # more take memory that the system hands out anew each time, at 1.6 times the cost
-_PRODUCT_FRAMES = 64  # the largest block whose matrix product OpenBLAS keeps on the calling thread
+# The largest block whose matrix product OpenBLAS keeps on the calling thread. More frames also take memory
+# that the system may hand out anew each time: 256 cost 1.9 ms a clip of 6 s in a worker of Dask, 64 cost 0.8.
+_BLOCK_FRAMES = 64
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,14 @@ def mel_filters() -> NDArray[np.float32]:
 
 
 @functools.cache
-def _hann() -> NDArray[np.float32]:
-    """Periodic Hann window of one frame, read-only."""
+def _scaled_hann() -> NDArray[np.float32]:
+    """Periodic Hann window of one frame times its length, read-only.
+
+    The length makes up for ``norm="forward"``, with which NumPy 2 stays in float32: without it, NumPy 2.4
+    computes the transform of float32 in float64.
+    """
     phase = 2 * np.pi * np.arange(FRAME_SAMPLES) / FRAME_SAMPLES
-    window: NDArray[np.float32] = (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
+    window: NDArray[np.float32] = (FRAME_SAMPLES * (0.5 - 0.5 * np.cos(phase))).astype(np.float32)
     window.setflags(write=False)
     return window
 
@@ -136,11 +141,10 @@ def mel_frames(samples: NDArray[np.float32], *, gain: float = 1.0) -> NDArray[np
     frames: NDArray[np.float32] = np.ndarray(shape, padded.dtype, padded, 0, (HOP_SAMPLES * step, step))
     mels = np.empty((len(frames), MEL_BANDS), np.float32)
     for start in range(0, len(frames), _BLOCK_FRAMES):
-        spectrum = np.fft.rfft(frames[start : start + _BLOCK_FRAMES] * _hann(), axis=1)
+        rows = slice(start, start + _BLOCK_FRAMES)
+        spectrum = np.fft.rfft(frames[rows] * _scaled_hann(), axis=1, norm="forward")
         power = np.square(spectrum.real) + np.square(spectrum.imag)
-        for row in range(0, len(power), _PRODUCT_FRAMES):
-            rows = slice(row, row + _PRODUCT_FRAMES)
-            np.matmul(power[rows], mel_filters(), out=mels[start:][rows], casting="same_kind")
+        np.matmul(power, mel_filters(), out=mels[rows], casting="same_kind")
     return mels
 
 
