@@ -99,6 +99,15 @@ def test_a_gpu_is_used_where_the_runtime_has_it() -> None:
         providers_for("cuda", ["CPUExecutionProvider"])
 
 
+def test_cuda_gives_the_prints_of_the_processor() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDA")
+    clips = [np.random.default_rng(seed).normal(0, 0.1, 48_000).astype(np.float32) for seed in range(8)]
+    there, here = (Embedder(text).embed_many(clips) for text in ("robust:cuda", "robust"))
+    assert np.sum(there * here, axis=1).min() > 0.999
+
+
 def test_cuda_without_the_runtime_says_what_to_install() -> None:
     import onnxruntime
 
